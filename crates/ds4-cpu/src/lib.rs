@@ -1,0 +1,1 @@
+//! CPU backend: thread team, SIMD kernels, and the scalar reference of every stage.

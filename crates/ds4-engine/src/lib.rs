@@ -1,0 +1,1 @@
+//! Engine and sessions: prefix sync, sampling, snapshots, memory plan.

@@ -1,0 +1,1 @@
+//! GGUF container: validated memory-mapped reader, writer, tensor directory.

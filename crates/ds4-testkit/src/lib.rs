@@ -1,0 +1,1 @@
+//! Development only: golden loaders and a backend built like a device.

@@ -1,0 +1,1 @@
+//! Byte-level BPE tokenizer with special tokens and a streaming detokeniser.
