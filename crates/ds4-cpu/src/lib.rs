@@ -1,1 +1,3 @@
 //! CPU backend: thread team, SIMD kernels, and the scalar reference of every stage.
+
+pub mod team;
