@@ -95,19 +95,19 @@ struct Job {
 #[derive(Debug)]
 struct JobSlot(UnsafeCell<Option<Job>>);
 
+#[expect(
+    unsafe_code,
+    reason = "the job slot is shared under the region protocol above"
+)]
 // SAFETY: the slot is written only by the caller between regions (invariant 1, no worker reads it then:
 // 3 and 4), and read by workers only after the `start` advance that follows the write. The closure it
 // points to is `Sync` by the bound on `Team::run`.
-#[expect(
-    unsafe_code,
-    reason = "the job slot is shared under the region protocol above"
-)]
 unsafe impl Sync for JobSlot {}
-// SAFETY: as above; the raw pointer is only used while the closure is alive (invariant 4).
 #[expect(
     unsafe_code,
     reason = "the job slot is shared under the region protocol above"
 )]
+// SAFETY: as above; the raw pointer is only used while the closure is alive (invariant 4).
 unsafe impl Send for JobSlot {}
 
 /// Payload of the unwinding that takes members out of a poisoned barrier; never reaches the caller.
@@ -197,12 +197,12 @@ impl Team {
     /// Raises the first panic of any member again, after all have left the region.
     pub fn run<F: Fn(&Member<'_>) + Sync>(&mut self, work: F) {
         fn call<F: Fn(&Member<'_>)>(closure: *const (), member: &Member<'_>) {
-            // SAFETY: `closure` was made from `&F` in `run` below with this same `F`, and `run` does not
-            // return before every member is done (invariant 4).
             #[expect(
                 unsafe_code,
                 reason = "the closure's type was erased to store it in the team"
             )]
+            // SAFETY: `closure` was made from `&F` in `run` below with this same `F`, and `run` does not
+            // return before every member is done (invariant 4).
             let work = unsafe { &*closure.cast::<F>() };
             work(member);
         }
@@ -214,11 +214,11 @@ impl Team {
             return;
         }
         let done_before = shared.done.value();
-        // SAFETY: no region is running (`&mut self`), so no worker reads the slot now.
         #[expect(
             unsafe_code,
             reason = "the only write to the job slot, between regions"
         )]
+        // SAFETY: no region is running (`&mut self`), so no worker reads the slot now.
         unsafe {
             *shared.job.0.get() = Some(Job {
                 closure: (&raw const work).cast(),
@@ -277,12 +277,12 @@ fn worker(shared: &Shared, index: usize) {
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
-        // SAFETY: `start` has moved, so the slot was written before and is not written again until this
-        // worker has decremented `running` (invariants 2 to 4).
         #[expect(
             unsafe_code,
             reason = "reads the job that the start of the region published"
         )]
+        // SAFETY: `start` has moved, so the slot was written before and is not written again until this
+        // worker has decremented `running` (invariants 2 to 4).
         let job = unsafe { *shared.job.0.get() };
         if let Some(job) = job {
             let member = Member { index, shared };
