@@ -1,8 +1,9 @@
 //! ggml block formats: sizes, layouts, decoders, encoders, dot products and tables; and the 8-bit and
 //! 4-bit float rows of the KV cache.
 //!
-//! [`TensorType`] names a format and its sizes, [`decode`] turns bytes into f32, [`blocks`] has the
-//! layouts for kernels.
+//! [`TensorType`] names a format and its sizes, [`decode`] and [`encode`] go between bytes and f32,
+//! [`blocks`] has the layouts for kernels. [`activations`] and [`vec_dot`] are integer dot products,
+//! [`kv_rows`] the cache rows, [`checkpoint`] the forms of DeepSeek's own files.
 //!
 //! ```
 //! use ds4_quant::{TensorType, decode};
@@ -21,14 +22,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod activations;
 pub mod blocks;
+pub mod checkpoint;
 mod decode;
+mod dot;
+mod encode;
 mod error;
 pub mod float4;
 pub mod float8;
+pub mod kv_rows;
 pub mod tables;
 mod tensor_type;
 
 pub use decode::decode;
+pub use dot::vec_dot;
+pub use encode::encode;
 pub use error::QuantError;
 pub use tensor_type::TensorType;

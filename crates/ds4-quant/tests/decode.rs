@@ -3,12 +3,7 @@
 mod golden;
 
 use ds4_quant::{QuantError, TensorType, decode};
-use golden::Golden;
-
-const WEIGHT_TYPES: [&str; 14] = [
-    "F16", "BF16", "Q4_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS",
-    "IQ3_XXS", "MXFP4", "NVFP4",
-];
+use golden::{Golden, WEIGHT_TYPES};
 
 #[test]
 fn decoders_are_bit_equal_to_ggml() {

@@ -7,6 +7,13 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 
+/// Every type that a golden file exists for.
+#[allow(dead_code, reason = "each test binary uses its part of this module")]
+pub(crate) const WEIGHT_TYPES: [&str; 14] = [
+    "F16", "BF16", "Q4_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS",
+    "IQ3_XXS", "MXFP4", "NVFP4",
+];
+
 /// One unpacked safetensors file.
 pub(crate) struct Golden {
     bytes: Vec<u8>,
