@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::added_tokens::Piece;
 use crate::error::TokenizerError;
 use crate::json::TokenizerFile;
-use crate::merge::Scratch;
+use crate::merge::Merger;
 use crate::pre_tokenizer::PreTokenizer;
 use crate::source::VocabularySource;
 use crate::stream::{SpecialTokens, StreamDecoder};
@@ -89,19 +89,19 @@ impl Tokenizer {
     /// Appends the tokens of plain text. Control and user-defined tokens are never recognised:
     /// whatever `text` spells, it stays text. No begin or end token is added.
     pub fn encode(&self, text: &str, out: &mut Vec<TokenId>) {
-        self.inner.encode(text, &mut Scratch::default(), out);
+        self.inner.encode(text, &mut Merger::default(), out);
     }
 
     /// Appends the tokens of `text`, recognising control and user-defined tokens anywhere in it,
     /// the leftmost and then the longest first, as Hugging Face's `tokenizers` does. Only for text
     /// whose every source may issue control tokens.
     pub fn encode_with_specials(&self, text: &str, out: &mut Vec<TokenId>) {
-        let mut scratch = Scratch::default();
+        let mut merger = Merger::default();
         self.inner
             .vocabulary
             .added
             .split(text, |piece| match piece {
-                Piece::Text(text) => self.inner.encode(text, &mut scratch, out),
+                Piece::Text(text) => self.inner.encode(text, &mut merger, out),
                 Piece::Added(id) => out.push(id),
             });
     }
@@ -193,23 +193,23 @@ impl Tokenizer {
 }
 
 impl Inner {
-    fn encode(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<TokenId>) {
+    fn encode(&self, text: &str, merger: &mut Merger, out: &mut Vec<TokenId>) {
         self.pre_tokenizer
-            .split(text, |word| self.encode_word(word, scratch, out));
+            .split(text, |word| self.encode_word(word, merger, out));
     }
 
     /// Most words are one token; the merges are asked about each such token only once.
-    fn encode_word(&self, word: &[u8], scratch: &mut Scratch, out: &mut Vec<TokenId>) {
+    fn encode_word(&self, word: &[u8], merger: &mut Merger, out: &mut Vec<TokenId>) {
         let Some(id) = self.vocabulary.tokens.id_of(word) else {
-            return self.vocabulary.merges.encode(word, scratch, out);
+            return merger.encode(&self.vocabulary.merges, word, out);
         };
         let state = &self.encodes_itself[id as usize];
         match state.load(Ordering::Relaxed) {
             YES => out.push(id),
-            NO => self.vocabulary.merges.encode(word, scratch, out),
+            NO => merger.encode(&self.vocabulary.merges, word, out),
             _ => {
                 let start = out.len();
-                self.vocabulary.merges.encode(word, scratch, out);
+                merger.encode(&self.vocabulary.merges, word, out);
                 let is_plain = self.vocabulary.tokens.kind_of(id) == Some(TokenKind::Text);
                 if self.vocabulary.ignore_merges && is_plain {
                     out.truncate(start);
