@@ -1,3 +1,4 @@
 //! CPU backend: thread team, SIMD kernels, and the scalar reference of every stage.
 
+pub mod reference;
 pub mod team;

@@ -1,0 +1,562 @@
+//! A loaded model with its KV cache: runs steps, and moves a sequence's state
+//! between the cache and the host.
+
+use ds4_gguf::GgufFile;
+
+use crate::backend::{Backend, CompressedKv, LayerKv, PageTables, Pass, StageContext, StepBuffer};
+use crate::bind;
+use crate::error::{BackendError, ModelError};
+use crate::forward::{Activations, Observer, forward, forward_mtp};
+use crate::kv_cache::{KvCapacity, KvFormat, KvLayout};
+use crate::rope::Rope;
+use crate::sequence_state::{SequenceState, layer_regions};
+use crate::shape::{Compression, ModelShape};
+use crate::step::{Step, StepBucket, StepLayout, StepWords};
+use crate::weights::Weights;
+
+/// Sizes of an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutorOptions {
+    /// Row format of the KV cache.
+    pub kv_format: KvFormat,
+    /// Slots, context and pages of the KV cache.
+    pub capacity: KvCapacity,
+    /// Most rows of one step: the prefill chunk.
+    pub max_rows: usize,
+    /// Most rows of logits of one step.
+    pub max_outputs: usize,
+}
+
+/// Memory that an executor takes beside the weights, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutorBytes {
+    /// Windows, frontiers and page tables of all slots.
+    pub slots: usize,
+    /// Compressed rows: the page pool.
+    pub pages: usize,
+    /// Activations, logits and the step buffer.
+    pub activations: usize,
+}
+
+impl ExecutorBytes {
+    /// What [`Executor::new`] allocates with these options.
+    ///
+    /// # Errors
+    /// Options out of range; see [`KvLayout::new`].
+    pub fn plan(
+        shape: &ModelShape,
+        options: &ExecutorOptions,
+        with_mtp: bool,
+    ) -> Result<Self, ModelError> {
+        let layout = KvLayout::new(
+            shape,
+            options.kv_format,
+            options.capacity,
+            options.max_rows,
+            with_mtp,
+        )?;
+        let streams = if with_mtp {
+            4 * options.max_rows * shape.streams * shape.hidden
+        } else {
+            0
+        };
+        Ok(Self {
+            slots: layout.slot_bytes() * options.capacity.slots,
+            pages: layout.page_bytes() * options.capacity.pages,
+            activations: Activations::<()>::bytes(shape, options.max_rows, options.max_outputs)
+                + 4 * step_layout(shape, options).words()
+                + streams,
+        })
+    }
+
+    /// The sum.
+    pub fn total(&self) -> usize {
+        self.slots
+            .saturating_add(self.pages)
+            .saturating_add(self.activations)
+    }
+}
+
+fn step_layout(shape: &ModelShape, options: &ExecutorOptions) -> StepLayout {
+    StepLayout {
+        max_rows: options.max_rows,
+        max_sequences: options.capacity.slots,
+        max_outputs: options.max_outputs,
+        rope_pairs: shape.rope_dim / 2,
+    }
+}
+
+/// A model on a backend, ready to run steps.
+pub struct Executor<B: Backend> {
+    backend: B,
+    shape: ModelShape,
+    weights: Weights<B::Tensor>,
+    options: ExecutorOptions,
+    rope: Rope,
+    words: StepWords,
+    step: StepBuffer<B::Buffer>,
+    layout: KvLayout,
+    kv: Vec<LayerKv<B::Buffer>>,
+    pages: PageTables<B::Buffer>,
+    activations: Activations<B::Buffer>,
+    /// Streams inside the MTP block; those of the main pass stay its input.
+    mtp_streams: Option<B::Buffer>,
+    allocated: ExecutorBytes,
+}
+
+impl<B: Backend> Executor<B> {
+    /// Binds `file`, imports its weights and allocates everything that steps need.
+    ///
+    /// `progress` is called with the number of tensors imported so far.
+    ///
+    /// # Errors
+    /// A bad file, bad sizes, a weight that the backend cannot take, no memory.
+    pub fn new(
+        mut backend: B,
+        file: &GgufFile,
+        mtp_file: Option<&GgufFile>,
+        options: ExecutorOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, ModelError> {
+        let shape = ModelShape::from_file(file)?;
+        let bound = bind::bind(file, mtp_file, &shape)?;
+        let with_mtp = bound.mtp.is_some();
+        let layout = KvLayout::new(
+            &shape,
+            options.kv_format,
+            options.capacity,
+            options.max_rows,
+            with_mtp,
+        )?;
+        if options.max_outputs == 0 || options.max_outputs > options.max_rows {
+            return Err(ModelError::Setting {
+                what: "the number of rows with logits",
+                found: options.max_outputs as u64,
+                expected: format!("1 to {}", options.max_rows),
+            });
+        }
+        let mut imported = 0;
+        let weights = bound.try_map(&mut |tensor| {
+            imported += 1;
+            progress(imported);
+            backend.import(tensor)
+        })?;
+
+        let mut allocator = Counting {
+            backend: &mut backend,
+            bytes: 0,
+        };
+        let slots = options.capacity.slots;
+        let mut kv = Vec::with_capacity(layout.layers.len());
+        let mut slot_bytes = 0;
+        let mut page_bytes = 0;
+        for layer in &layout.layers {
+            let window = allocator.allocate(slots * layer.ring_bytes())?;
+            let mut compressed = |rows: usize, channels: usize| {
+                slot_bytes += slots * 4 * layer.frontier_elements(channels);
+                page_bytes += options.capacity.pages * rows;
+                Ok::<_, BackendError>(CompressedKv {
+                    rows: allocator.allocate(options.capacity.pages * rows)?,
+                    frontier: allocator.allocate(slots * 4 * layer.frontier_elements(channels))?,
+                })
+            };
+            let index = match layer.compression {
+                Compression::Sparse { .. } => {
+                    Some(compressed(layer.index_page_bytes(), layer.index_channels)?)
+                }
+                Compression::None | Compression::Dense { .. } => None,
+            };
+            let compressed = match layer.compression {
+                Compression::None => None,
+                Compression::Sparse { .. } | Compression::Dense { .. } => {
+                    Some(compressed(layer.page_bytes(), layer.channels)?)
+                }
+            };
+            slot_bytes += slots * layer.ring_bytes();
+            kv.push(LayerKv {
+                layout: *layer,
+                window,
+                compressed,
+                index,
+            });
+        }
+        let pages = PageTables {
+            words: allocator.allocate(4 * slots * layout.table_pages())?,
+            pages: layout.table_pages(),
+        };
+        slot_bytes += 4 * slots * layout.table_pages();
+        let cache_bytes = allocator.bytes;
+        debug_assert_eq!(cache_bytes, slot_bytes + page_bytes);
+
+        let step_layout = step_layout(&shape, &options);
+        let words = allocator.allocate(4 * step_layout.words())?;
+        let mtp_streams = if with_mtp {
+            Some(allocator.allocate(4 * options.max_rows * shape.streams * shape.hidden)?)
+        } else {
+            None
+        };
+        let other_bytes = allocator.bytes - cache_bytes;
+        let activations =
+            Activations::allocate(&mut backend, &shape, options.max_rows, options.max_outputs)?;
+        let allocated = ExecutorBytes {
+            slots: slot_bytes,
+            pages: page_bytes,
+            activations: other_bytes
+                + Activations::<()>::bytes(&shape, options.max_rows, options.max_outputs),
+        };
+        Ok(Self {
+            rope: Rope::new(&shape),
+            words: StepWords::new(step_layout),
+            step: StepBuffer {
+                words,
+                layout: step_layout,
+                bucket: StepBucket {
+                    rows: 0,
+                    sequences: 0,
+                    outputs: 0,
+                },
+            },
+            backend,
+            shape,
+            weights,
+            options,
+            layout,
+            kv,
+            pages,
+            activations,
+            mtp_streams,
+            allocated,
+        })
+    }
+
+    /// Dimensions of the model.
+    pub fn shape(&self) -> &ModelShape {
+        &self.shape
+    }
+
+    /// The sizes given at the start.
+    pub fn options(&self) -> &ExecutorOptions {
+        &self.options
+    }
+
+    /// Layout of the KV cache.
+    pub fn layout(&self) -> &KvLayout {
+        &self.layout
+    }
+
+    /// Bytes allocated beside the weights.
+    pub fn allocated(&self) -> ExecutorBytes {
+        self.allocated
+    }
+
+    /// The backend, for its own figures.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Whether an MTP block is loaded.
+    pub fn has_mtp(&self) -> bool {
+        self.weights.mtp.is_some()
+    }
+
+    /// Sets the entries of a slot's page table from index `first` on.
+    ///
+    /// # Errors
+    /// A slot, index or page id out of range.
+    pub fn set_pages(
+        &mut self,
+        slot: usize,
+        first: usize,
+        pages: &[u32],
+    ) -> Result<(), ModelError> {
+        let end = first.checked_add(pages.len());
+        let fits = slot < self.options.capacity.slots
+            && end.is_some_and(|end| end <= self.pages.pages)
+            && pages
+                .iter()
+                .all(|&page| (page as usize) < self.options.capacity.pages);
+        if !fits {
+            return Err(ModelError::Step(format!(
+                "pages {pages:?} at {first} of slot {slot} lie outside the cache"
+            )));
+        }
+        let offset = 4 * (slot * self.pages.pages + first);
+        self.backend
+            .write(&mut self.pages.words, offset, bytemuck::cast_slice(pages))?;
+        Ok(())
+    }
+
+    /// Runs `step` through the main model. The page tables must cover its tokens.
+    ///
+    /// # Errors
+    /// A step that does not fit, or a backend failure.
+    pub fn run(&mut self, step: &Step) -> Result<(), ModelError> {
+        self.run_observed(step, &mut ())
+    }
+
+    /// [`run`](Self::run), with an observer between the stages. With a backend
+    /// that replays recordings the observer sees the recording step only.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_observed(
+        &mut self,
+        step: &Step,
+        observer: &mut dyn Observer<B>,
+    ) -> Result<(), ModelError> {
+        self.upload(step)?;
+        let context = StageContext {
+            shape: &self.shape,
+            kv_format: self.options.kv_format,
+        };
+        let (weights, buffer, pages) = (&self.weights, &self.step, &self.pages);
+        let (kv, activations) = (&mut self.kv, &mut self.activations);
+        self.backend
+            .run(Pass::Main, buffer.bucket, &mut |backend| {
+                forward(
+                    backend,
+                    context,
+                    weights,
+                    buffer,
+                    pages,
+                    kv,
+                    activations,
+                    observer,
+                )
+            })?;
+        Ok(())
+    }
+
+    /// Runs the MTP block on the streams of the last [`run`](Self::run):
+    /// the tokens of `step` are those that follow the rows of that run.
+    ///
+    /// # Errors
+    /// No MTP block, a step that does not fit, or a backend failure.
+    pub fn run_mtp(&mut self, step: &Step) -> Result<(), ModelError> {
+        self.upload(step)?;
+        let (Some(mtp), Some(mtp_streams)) = (&self.weights.mtp, &mut self.mtp_streams) else {
+            return Err(ModelError::Step("the model has no MTP block".to_owned()));
+        };
+        let context = StageContext {
+            shape: &self.shape,
+            kv_format: self.options.kv_format,
+        };
+        let (weights, buffer, pages) = (&self.weights, &self.step, &self.pages);
+        let activations = &mut self.activations;
+        let Some(kv) = self.kv.last_mut() else {
+            return Err(ModelError::Step("the model has no layers".to_owned()));
+        };
+        // The block reads the streams of the main pass and writes its own. Both swaps together
+        // leave every buffer where recordings of either pass expect it.
+        std::mem::swap(mtp_streams, &mut activations.streams);
+        let previous: &B::Buffer = mtp_streams;
+        let result = self.backend.run(Pass::Mtp, buffer.bucket, &mut |backend| {
+            forward_mtp(
+                backend,
+                context,
+                weights,
+                mtp,
+                buffer,
+                pages,
+                kv,
+                previous,
+                activations,
+            )
+        });
+        std::mem::swap(mtp_streams, &mut activations.streams);
+        Ok(result?)
+    }
+
+    fn upload(&mut self, step: &Step) -> Result<(), ModelError> {
+        let mut seen = vec![false; self.options.capacity.slots];
+        for sequence in &step.sequences {
+            let end = sequence.position.saturating_add(sequence.tokens.len());
+            let slot_is_free = seen.get(sequence.slot).is_some_and(|seen| !seen);
+            if !slot_is_free || end > self.options.capacity.context {
+                return Err(ModelError::Step(format!(
+                    "{} tokens at {} in slot {}: at most {} slots, each once, of {} tokens",
+                    sequence.tokens.len(),
+                    sequence.position,
+                    sequence.slot,
+                    self.options.capacity.slots,
+                    self.options.capacity.context,
+                )));
+            }
+            seen[sequence.slot] = true;
+            let vocabulary = self.shape.vocabulary;
+            if let Some(token) = sequence
+                .tokens
+                .iter()
+                .find(|&&id| id as usize >= vocabulary)
+            {
+                return Err(ModelError::Step(format!(
+                    "token {token} is outside the vocabulary of {vocabulary}"
+                )));
+            }
+        }
+        self.step.bucket = self.words.fill(step, &self.rope)?;
+        let bytes = bytemuck::cast_slice(self.words.words());
+        self.backend.write(&mut self.step.words, 0, bytes)?;
+        Ok(())
+    }
+
+    /// Copies the logits of one output row of the last run.
+    ///
+    /// # Errors
+    /// A row that was not asked for, or a slice of another length than the vocabulary.
+    pub fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {
+        if output >= self.step.bucket.outputs || logits.len() != self.shape.vocabulary {
+            return Err(ModelError::Step(format!(
+                "logits of output {output} of {} into {} values",
+                self.step.bucket.outputs,
+                logits.len()
+            )));
+        }
+        let offset = 4 * output * self.shape.vocabulary;
+        let bytes = bytemuck::cast_slice_mut(logits);
+        self.backend.read(&self.activations.logits, offset, bytes)?;
+        Ok(())
+    }
+
+    /// The state of the first `tokens` tokens of a slot, which must be all that
+    /// it holds; `pages` is its page table.
+    ///
+    /// # Errors
+    /// A slot or page out of range, or a backend failure.
+    pub fn save_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+    ) -> Result<SequenceState, ModelError> {
+        self.save(slot, tokens, Some(pages))
+    }
+
+    /// The part of a slot's state after `tokens` tokens that later tokens
+    /// overwrite: windows and frontiers. The compressed rows stay in their pages.
+    ///
+    /// # Errors
+    /// A slot out of range, or a backend failure.
+    pub fn save_frontier(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+    ) -> Result<SequenceState, ModelError> {
+        self.save(slot, tokens, None)
+    }
+
+    fn save(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: Option<&[u32]>,
+    ) -> Result<SequenceState, ModelError> {
+        let mut state = SequenceState {
+            layers: Vec::with_capacity(self.kv.len()),
+        };
+        for kv in &self.kv {
+            let regions = layer_regions(kv, &self.shape, slot, tokens, pages)?;
+            let mut bytes = vec![0; regions.iter().map(|region| region.length).sum()];
+            let mut rest = bytes.as_mut_slice();
+            for region in &regions {
+                let (target, tail) = rest.split_at_mut(region.length);
+                self.backend
+                    .read(region.buffer(kv)?, region.offset, target)?;
+                rest = tail;
+            }
+            state.layers.push(bytes);
+        }
+        Ok(state)
+    }
+
+    /// Puts a saved state of `tokens` tokens into a slot; the inverse of
+    /// [`save_sequence`](Self::save_sequence), with the slot's own pages.
+    ///
+    /// # Errors
+    /// A state of other sizes than this model, KV format and token count have.
+    pub fn restore_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+        state: &SequenceState,
+    ) -> Result<(), ModelError> {
+        self.restore(slot, tokens, Some(pages), state)
+    }
+
+    /// Goes back to a point that [`save_frontier`](Self::save_frontier) kept.
+    ///
+    /// # Errors
+    /// A state of other sizes than this model and KV format have.
+    pub fn restore_frontier(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        state: &SequenceState,
+    ) -> Result<(), ModelError> {
+        self.restore(slot, tokens, None, state)
+    }
+
+    fn restore(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: Option<&[u32]>,
+        state: &SequenceState,
+    ) -> Result<(), ModelError> {
+        if state.layers.len() != self.kv.len() {
+            return Err(ModelError::State(format!(
+                "{} layers, expected {}",
+                state.layers.len(),
+                self.kv.len()
+            )));
+        }
+        for (index, (kv, bytes)) in self.kv.iter_mut().zip(&state.layers).enumerate() {
+            let regions = layer_regions(kv, &self.shape, slot, tokens, pages)?;
+            let expected: usize = regions.iter().map(|region| region.length).sum();
+            if bytes.len() != expected {
+                return Err(ModelError::State(format!(
+                    "layer {index} has {} bytes, expected {expected}",
+                    bytes.len()
+                )));
+            }
+            let mut rest = bytes.as_slice();
+            for region in &regions {
+                let (source, tail) = rest.split_at(region.length);
+                self.backend
+                    .write(region.buffer_mut(kv)?, region.offset, source)?;
+                rest = tail;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of each layer in a saved state of `tokens` tokens.
+    ///
+    /// # Errors
+    /// More tokens than the context.
+    pub fn sequence_bytes(&self, tokens: usize) -> Result<Vec<usize>, ModelError> {
+        let pages = vec![0; KvLayout::pages_for(tokens)];
+        self.kv
+            .iter()
+            .map(|kv| {
+                let regions = layer_regions(kv, &self.shape, 0, tokens, Some(&pages))?;
+                Ok(regions.iter().map(|region| region.length).sum())
+            })
+            .collect()
+    }
+}
+
+/// Counts what it allocates, so that the plan can be compared with it.
+struct Counting<'a, B> {
+    backend: &'a mut B,
+    bytes: usize,
+}
+
+impl<B: Backend> Counting<'_, B> {
+    fn allocate(&mut self, bytes: usize) -> Result<B::Buffer, BackendError> {
+        let buffer = self.backend.allocate(bytes)?;
+        self.bytes += bytes;
+        Ok(buffer)
+    }
+}
