@@ -98,31 +98,27 @@ impl Matcher {
         let (low, high) = self.by_first_byte[usize::from(*text.first()?)];
         let mut candidates = &self.tokens[low as usize..high as usize];
         let mut longest = None;
-        let mut depth = 1;
-        loop {
-            match candidates {
-                [] => return longest,
-                [only] => {
-                    let matches = text.starts_with(only.text.as_bytes());
-                    return if matches { Some(only) } else { longest };
-                }
-                // Sorted: of candidates that agree so far the shortest comes first.
-                [first, rest @ ..] if first.text.len() == depth => {
-                    longest = Some(first);
-                    candidates = rest;
-                }
-                _ => {
-                    let Some(&byte) = text.get(depth) else {
-                        return longest;
-                    };
-                    let at_depth = |token: &AddedToken| token.text.as_bytes()[depth];
-                    let low = candidates.partition_point(|token| at_depth(token) < byte);
-                    let high = candidates.partition_point(|token| at_depth(token) <= byte);
-                    candidates = &candidates[low..high];
-                    depth += 1;
-                }
+        let mut depth = 1; // this much of `text` and of all candidates agrees
+        while let (Some(first), Some(last)) = (candidates.first(), candidates.last()) {
+            // Sorted, so what the outermost have in common all have, and the shortest is first.
+            let common = common_prefix(first.text.as_bytes(), last.text.as_bytes());
+            let is_prefix = text[depth..].starts_with(&first.text.as_bytes()[depth..common]);
+            if !is_prefix {
+                break;
             }
+            depth = common;
+            if first.text.len() == depth {
+                longest = Some(first);
+                candidates = &candidates[1..];
+                continue;
+            }
+            let Some(&byte) = text.get(depth) else { break };
+            let at_depth = |token: &AddedToken| token.text.as_bytes().get(depth).copied();
+            let low = candidates.partition_point(|token| at_depth(token) < Some(byte));
+            let high = candidates.partition_point(|token| at_depth(token) <= Some(byte));
+            candidates = &candidates[low..high];
         }
+        longest
     }
 
     fn split<'t>(&self, text: &'t str, piece: &mut impl FnMut(Piece<'t>)) {
@@ -159,6 +155,13 @@ impl Matcher {
             piece(Piece::Text(&text[unmatched..]));
         }
     }
+}
+
+fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+    left.iter()
+        .zip(right)
+        .take_while(|(left, right)| left == right)
+        .count()
 }
 
 fn is_white_space(character: char) -> bool {
