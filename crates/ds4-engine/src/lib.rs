@@ -1,1 +1,30 @@
-//! Engine and sessions: prefix sync, sampling, snapshots, memory plan.
+//! The engine: one loaded model, sessions on it, sampling.
+//!
+//! - [`Engine`] owns a model on a backend and the page pool of its KV cache.
+//! - [`Session`] is a value: token ids, the KV state behind them, and the logits of
+//!   the next token. [`Engine::sync`] is the only way in: it takes the whole token
+//!   list and computes only what the session does not hold yet.
+//! - [`Sampler`] picks the next token from logits.
+//! - [`session_file`] keeps a session on disk, so that it continues without prefill.
+//! - [`MemoryPlan`] says what a model and its cache will occupy.
+//!
+//! The engine sees token ids only: no text, no JSON, no HTTP.
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod error;
+mod fingerprint;
+mod memory_plan;
+mod page_pool;
+mod runner;
+mod sampler;
+mod session;
+pub mod session_file;
+
+pub use engine::{BackendKind, Engine, EngineOptions, LoadProgress, SyncControl, SyncReport};
+pub use error::EngineError;
+pub use fingerprint::ModelFingerprint;
+pub use memory_plan::MemoryPlan;
+pub use sampler::{Sampler, SamplerError, SamplerSettings};
+pub use session::Session;

@@ -1,0 +1,103 @@
+//! What the engine needs of an executor, whatever its backend.
+
+use ds4_model::{
+    Backend, Executor, ExecutorBytes, KvLayout, ModelError, ModelShape, SequenceState, Step,
+};
+
+/// An [`Executor`] behind a pointer.
+pub(crate) trait Runner: Send {
+    fn shape(&self) -> &ModelShape;
+    fn layout(&self) -> &KvLayout;
+    fn allocated(&self) -> ExecutorBytes;
+    fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError>;
+    fn run(&mut self, step: &Step) -> Result<(), ModelError>;
+    fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError>;
+    fn sequence_bytes(&self, tokens: usize) -> Result<Vec<usize>, ModelError>;
+    fn save_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+    ) -> Result<SequenceState, ModelError>;
+    fn restore_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+        state: &SequenceState,
+    ) -> Result<(), ModelError>;
+    fn save_frontier(&mut self, slot: usize, tokens: usize) -> Result<SequenceState, ModelError>;
+    fn restore_frontier(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        state: &SequenceState,
+    ) -> Result<(), ModelError>;
+}
+
+impl<B> Runner for Executor<B>
+where
+    B: Backend + Send,
+    B::Tensor: Send,
+    B::Buffer: Send,
+{
+    fn shape(&self) -> &ModelShape {
+        Self::shape(self)
+    }
+
+    fn layout(&self) -> &KvLayout {
+        Self::layout(self)
+    }
+
+    fn allocated(&self) -> ExecutorBytes {
+        Self::allocated(self)
+    }
+
+    fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError> {
+        Self::set_pages(self, slot, first, pages)
+    }
+
+    fn run(&mut self, step: &Step) -> Result<(), ModelError> {
+        Self::run(self, step)
+    }
+
+    fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {
+        Self::logits(self, output, logits)
+    }
+
+    fn sequence_bytes(&self, tokens: usize) -> Result<Vec<usize>, ModelError> {
+        Self::sequence_bytes(self, tokens)
+    }
+
+    fn save_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+    ) -> Result<SequenceState, ModelError> {
+        Self::save_sequence(self, slot, tokens, pages)
+    }
+
+    fn restore_sequence(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        pages: &[u32],
+        state: &SequenceState,
+    ) -> Result<(), ModelError> {
+        Self::restore_sequence(self, slot, tokens, pages, state)
+    }
+
+    fn save_frontier(&mut self, slot: usize, tokens: usize) -> Result<SequenceState, ModelError> {
+        Self::save_frontier(self, slot, tokens)
+    }
+
+    fn restore_frontier(
+        &mut self,
+        slot: usize,
+        tokens: usize,
+        state: &SequenceState,
+    ) -> Result<(), ModelError> {
+        Self::restore_frontier(self, slot, tokens, state)
+    }
+}

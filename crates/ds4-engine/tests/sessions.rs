@@ -1,0 +1,293 @@
+//! Sessions on a small random model of the true architecture: every way to the
+//! same tokens must give the same logits.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ds4_engine::{
+    BackendKind, Engine, EngineError, EngineOptions, Session, SyncControl, SyncReport, session_file,
+};
+use ds4_gguf::GgufFile;
+use ds4_model::{KvFormat, TokenId};
+
+fn open(options: EngineOptions) -> Engine {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../ds4-testkit/data/flash-tiny-native.gguf");
+    let file = GgufFile::open(&path).unwrap();
+    Engine::open(&file, None, &options, &mut |_| ()).unwrap()
+}
+
+fn options() -> EngineOptions {
+    EngineOptions {
+        backend: BackendKind::Cpu,
+        threads: Some(1),
+        context: 1024,
+        prefill_chunk: 32,
+        ..EngineOptions::default()
+    }
+}
+
+fn sync(engine: &mut Engine, session: &mut Session, tokens: &[TokenId]) -> SyncReport {
+    let cancel = AtomicBool::new(false);
+    let mut control = SyncControl {
+        cancel: &cancel,
+        progress: &mut |_, _| (),
+    };
+    engine.sync(session, tokens, &mut control).unwrap()
+}
+
+/// Tokens without a pattern that a window could hide.
+fn tokens(count: usize, seed: u32) -> Vec<TokenId> {
+    (0..count as u32)
+        .map(|i| (i * i * 7 + i * 13 + seed * 101 + 3) % 512)
+        .collect()
+}
+
+fn fresh_logits(engine: &mut Engine, tokens: &[TokenId]) -> Vec<f32> {
+    let mut session = engine.session().unwrap();
+    sync(engine, &mut session, tokens);
+    let logits = session.logits().to_vec();
+    engine.close(session);
+    logits
+}
+
+/// Bytes of two slices of floats must be equal: `==` would accept 0.0 for -0.0.
+fn assert_same(found: &[f32], expected: &[f32]) {
+    let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(found), bits(expected));
+}
+
+#[test]
+fn extending_computes_only_the_new_tokens() {
+    let mut engine = open(options());
+    let all = tokens(150, 1);
+    let expected = fresh_logits(&mut engine, &all);
+    let mut session = engine.session().unwrap();
+    assert_eq!(sync(&mut engine, &mut session, &all[..97]).evaluated, 97);
+    let report = sync(&mut engine, &mut session, &all);
+    assert_eq!((report.reused, report.evaluated), (97, 53));
+    assert_same(session.logits(), &expected);
+    assert_eq!(sync(&mut engine, &mut session, &all).evaluated, 0);
+    assert_same(session.logits(), &expected);
+}
+
+#[test]
+fn going_back_reuses_the_state_at_the_end_of_an_earlier_sync() {
+    let mut engine = open(options());
+    let prompt = tokens(300, 1);
+    let mut session = engine.session().unwrap();
+    sync(&mut engine, &mut session, &prompt);
+    for token in tokens(40, 2) {
+        engine.append(&mut session, token).unwrap();
+    }
+    // The next turn leaves out what was generated, as a dropped reasoning does.
+    let mut next = prompt.clone();
+    next.extend(tokens(10, 3));
+    let report = sync(&mut engine, &mut session, &next);
+    assert_eq!((report.reused, report.evaluated), (300, 10));
+    let logits = session.logits().to_vec();
+    engine.close(session);
+    assert_same(&logits, &fresh_logits(&mut engine, &next));
+}
+
+#[test]
+fn a_mismatch_before_every_kept_point_starts_over() {
+    let mut engine = open(options());
+    let mut session = engine.session().unwrap();
+    sync(&mut engine, &mut session, &tokens(60, 1));
+    let other = tokens(50, 9);
+    let report = sync(&mut engine, &mut session, &other);
+    assert_eq!((report.reused, report.evaluated), (0, 50));
+    let logits = session.logits().to_vec();
+    engine.close(session);
+    assert_same(&logits, &fresh_logits(&mut engine, &other));
+}
+
+#[test]
+fn a_cancelled_sync_keeps_what_it_computed() {
+    let mut engine = open(options());
+    let all = tokens(200, 4);
+    let expected = fresh_logits(&mut engine, &all);
+    let mut session = engine.session().unwrap();
+    let cancel = AtomicBool::new(false);
+    let mut stop_after_two = |done, _| cancel.store(done >= 64, Ordering::Relaxed);
+    let mut control = SyncControl {
+        cancel: &cancel,
+        progress: &mut stop_after_two,
+    };
+    let report = engine.sync(&mut session, &all, &mut control).unwrap();
+    assert!(report.cancelled);
+    assert_eq!(session.tokens(), &all[..64]);
+    let report = sync(&mut engine, &mut session, &all);
+    assert_eq!((report.reused, report.evaluated), (64, 136));
+    assert_same(session.logits(), &expected);
+}
+
+#[test]
+fn sessions_do_not_disturb_one_another() {
+    let mut engine = open(EngineOptions {
+        sessions: 3,
+        ..options()
+    });
+    let prompts: Vec<_> = (0..3)
+        .map(|seed| tokens(130 + 7 * seed as usize, seed))
+        .collect();
+    let expected: Vec<_> = prompts
+        .iter()
+        .map(|p| fresh_logits(&mut engine, p))
+        .collect();
+    let mut sessions: Vec<_> = prompts.iter().map(|_| engine.session().unwrap()).collect();
+    assert!(matches!(
+        engine.session(),
+        Err(EngineError::NoFreeSession { slots: 3 })
+    ));
+    for part in [0..60, 60..130] {
+        for (session, prompt) in sessions.iter_mut().zip(&prompts) {
+            sync(&mut engine, session, &prompt[..part.end]);
+        }
+    }
+    for ((session, prompt), expected) in sessions.iter_mut().zip(&prompts).zip(&expected) {
+        sync(&mut engine, session, prompt);
+        assert_same(session.logits(), expected);
+    }
+    let pages = engine.free_pages();
+    for session in sessions {
+        engine.close(session);
+    }
+    assert!(engine.free_pages() > pages);
+    assert_eq!(engine.free_pages(), 3 * 1024usize.div_ceil(256));
+}
+
+#[test]
+fn a_saved_session_continues_bit_identically_in_another_engine() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chat.ds4session");
+    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Fp8] {
+        let mut engine = open(EngineOptions {
+            kv_format,
+            ..options()
+        });
+        let mut session = engine.session().unwrap();
+        sync(&mut engine, &mut session, &tokens(333, 5));
+        session_file::save(&path, &mut engine, &session, b"attachment").unwrap();
+        let mut expected = Vec::new();
+        for token in tokens(140, 6) {
+            engine.append(&mut session, token).unwrap();
+            expected.push(session.logits().to_vec());
+        }
+
+        // Another ring size and context than the first engine had.
+        let mut other = open(EngineOptions {
+            kv_format,
+            prefill_chunk: 8,
+            context: 600,
+            sessions: 2,
+            ..options()
+        });
+        let (mut restored, attachment) = session_file::load(&path, &mut other).unwrap();
+        assert_eq!(attachment, b"attachment");
+        assert_eq!(restored.tokens(), tokens(333, 5));
+        for (token, expected) in tokens(140, 6).into_iter().zip(&expected) {
+            other.append(&mut restored, token).unwrap();
+            assert_same(restored.logits(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_session_file_is_loaded_whole_or_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chat.ds4session");
+    let mut engine = open(options());
+    let mut session = engine.session().unwrap();
+    sync(&mut engine, &mut session, &tokens(20, 5));
+    session_file::save(&path, &mut engine, &session, &[]).unwrap();
+    engine.close(session);
+    let bytes = std::fs::read(&path).unwrap();
+
+    for length in (0..bytes.len()).step_by(997) {
+        std::fs::write(&path, &bytes[..length]).unwrap();
+        let error = session_file::load(&path, &mut engine).unwrap_err();
+        assert!(
+            matches!(error, EngineError::SessionFile(_)),
+            "{length}: {error}"
+        );
+    }
+    for position in (0..bytes.len()).step_by(991) {
+        let mut damaged = bytes.clone();
+        damaged[position] ^= 0x10;
+        std::fs::write(&path, &damaged).unwrap();
+        assert!(
+            session_file::load(&path, &mut engine).is_err(),
+            "{position}"
+        );
+    }
+    let error = session_file::load(directory.path(), &mut engine).unwrap_err();
+    assert!(matches!(error, EngineError::Io { .. }), "{error}");
+
+    std::fs::write(&path, &bytes).unwrap();
+    let mut other = open(EngineOptions {
+        kv_format: KvFormat::F16,
+        ..options()
+    });
+    let error = session_file::load(&path, &mut other).unwrap_err();
+    assert!(
+        matches!(error, EngineError::OtherKvFormat { .. }),
+        "{error}"
+    );
+    let mut small = open(EngineOptions {
+        context: 16,
+        ..options()
+    });
+    let error = session_file::load(&path, &mut small).unwrap_err();
+    assert!(matches!(error, EngineError::ContextFull { .. }), "{error}");
+    assert!(session_file::load(&path, &mut engine).is_ok());
+}
+
+#[test]
+fn the_memory_plan_is_what_is_allocated() {
+    for (context, sessions, prefill_chunk) in [(1024, 1, 32), (700, 3, 100), (16, 2, 64)] {
+        let engine = open(EngineOptions {
+            context,
+            sessions,
+            prefill_chunk,
+            ..options()
+        });
+        assert_eq!(engine.memory().allocated(), engine.allocated());
+    }
+}
+
+#[test]
+fn impossible_requests_are_refused_by_name() {
+    let mut engine = open(EngineOptions {
+        context: 64,
+        ..options()
+    });
+    let mut session = engine.session().unwrap();
+    let cancel = AtomicBool::new(false);
+    let mut control = SyncControl {
+        cancel: &cancel,
+        progress: &mut |_, _| (),
+    };
+    let error = engine
+        .sync(&mut session, &tokens(65, 1), &mut control)
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            EngineError::ContextFull {
+                tokens: 65,
+                context: 64
+            }
+        ),
+        "{error}"
+    );
+    let error = engine.sync(&mut session, &[], &mut control).unwrap_err();
+    assert!(matches!(error, EngineError::EmptyPrompt), "{error}");
+    assert!(engine.sync(&mut session, &[512], &mut control).is_err());
+    // The failed step leaves a session that works.
+    assert_eq!(
+        sync(&mut engine, &mut session, &tokens(64, 1)).evaluated,
+        64
+    );
+}
