@@ -9,7 +9,7 @@ import sys
 import torch
 from safetensors import safe_open
 
-from gguf_names import load_gguf
+from gguf_load import load_gguf
 
 LIMIT = 1e-3
 
