@@ -147,14 +147,24 @@ impl HashingWriter {
 /// Reads the session in `path` into `engine`; gives it back with its attachment.
 ///
 /// # Errors
-/// A file of another model or KV format, one that is damaged, or no free session.
+/// As [`from_bytes`], or a file that cannot be read.
 pub fn load(path: &Path, engine: &mut Engine) -> Result<(Session, Vec<u8>), EngineError> {
     let bytes = read_file(path).map_err(|source| EngineError::Io {
         action: "read",
         path: path.display().to_string(),
         source,
     })?;
-    let file = SessionBytes::parse(&bytes)?;
+    from_bytes(&bytes, engine)
+}
+
+/// Puts the session of a file with these `bytes` into `engine`; gives it back
+/// with its attachment.
+///
+/// # Errors
+/// A session of another model or KV format, one that is damaged, one that does
+/// not fit the context, or no free session.
+pub fn from_bytes(bytes: &[u8], engine: &mut Engine) -> Result<(Session, Vec<u8>), EngineError> {
+    let file = SessionBytes::parse(bytes)?;
     if file.fingerprint != engine.fingerprint() {
         return Err(EngineError::OtherModel {
             saved: file.fingerprint,
@@ -193,14 +203,6 @@ pub fn load(path: &Path, engine: &mut Engine) -> Result<(Session, Vec<u8>), Engi
     let layers = file.layers.iter().map(|layer| layer.to_vec()).collect();
     let session = engine.restore_state(file.tokens, file.logits, layers)?;
     Ok((session, file.attachment.to_vec()))
-}
-
-/// Checks a session file as far as that goes without its model.
-///
-/// # Errors
-/// What [`load`] would report of a damaged file.
-pub fn verify(bytes: &[u8]) -> Result<(), EngineError> {
-    SessionBytes::parse(bytes).map(|_| ())
 }
 
 /// Only a regular file is read: a FIFO would block, a device never end.
