@@ -37,6 +37,6 @@ mod tensor_type;
 
 pub use decode::decode;
 pub use dot::vec_dot;
-pub use encode::encode;
+pub use encode::{encode, encode_weighted};
 pub use error::QuantError;
 pub use tensor_type::TensorType;
