@@ -1,4 +1,6 @@
 //! CPU backend: thread team, SIMD kernels, and the scalar reference of every stage.
 
+pub mod bandwidth;
+pub mod kernels;
 pub mod reference;
 pub mod team;
