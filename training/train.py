@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -57,13 +57,14 @@ def batches(path, seed, first_shard, budget, workers):
     """Yields (next shard, tokens [B,T] int64, flags [B,T], -1 where padded), in a reproducible order."""
     waiting = [[] for _ in BUCKETS]
     rng = np.random.default_rng([seed, first_shard])
-    with ProcessPoolExecutor(workers) as pool:
+    # Daemon processes, ended with this block: none outlives the training.
+    with get_context("spawn").Pool(workers) as pool:
         index = first_shard
         jobs = []
         while True:
             while len(jobs) < 3 * workers:
-                jobs.append(pool.submit(make_shard, (path, seed, index + len(jobs))))
-            shard = jobs.pop(0).result()
+                jobs.append(pool.apply_async(make_shard, ((path, seed, index + len(jobs)),)))
+            shard = jobs.pop(0).get()
             index += 1
             ready = []
             for b, items in enumerate(shard):
@@ -189,7 +190,7 @@ def main():
     save()
     print(f"{step - first_step} steps, {seen} tokens (padding included), {time.time() - started:.0f} s", flush=True)
     export(model, os.path.join(args.out, "official"), os.path.dirname(os.path.abspath(args.tokenizer)))
-    os._exit(0)  # the generator's processes are still busy ahead
+    source.close()
 
 
 if __name__ == "__main__":
