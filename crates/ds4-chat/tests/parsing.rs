@@ -2,7 +2,10 @@
 
 mod golden;
 
-use ds4_chat::{Event, ParsedMessage, ParserOptions, Repair, StreamParser, ToolCall, parse};
+use ds4_chat::{
+    BlocksInReasoning, Event, ParsedMessage, ParserOptions, Repair, StreamParser, ToolCall, parse,
+};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// The output of `ds4 parse`, in the form of the golden rows.
@@ -435,4 +438,77 @@ fn odd_values_become_valid_on_request() {
     );
     assert!(matches!(message.repairs[..], [Repair::InvalidJson { .. }]));
     assert_eq!(ToolCall::default().valid_arguments(), None);
+}
+
+/// Text from what tags are made of, and where to cut it.
+fn tag_soup() -> impl Strategy<Value = (String, Vec<prop::sample::Index>)> {
+    let fragment = prop::sample::select(vec![
+        "<｜DSML｜",
+        "</｜DSML｜",
+        "<DSML｜",
+        "<|DSML|",
+        "<",
+        "</",
+        "｜",
+        "tool_calls>",
+        "invoke name=\"f\">",
+        "parameter name=\"a\" string=\"true\">",
+        "parameter name=\"b\" string=\"false\">",
+        "parameter name=\"c\">",
+        "parameter>",
+        "invoke>",
+        "invoke",
+        "/>",
+        " ",
+        "\n",
+        "\n\n",
+        "</think>",
+        "<think>",
+        "&lt;",
+        "&am",
+        "{\"a\": 1}",
+        "`",
+        "```\n",
+        "<tool_calls>",
+        "<invoke name='g'>",
+        "</invoke>",
+        "</parameter>",
+        "é",
+        "日本",
+        "3",
+        "\"",
+    ]);
+    let text = prop::collection::vec(fragment, 0..40).prop_map(|fragments| fragments.concat());
+    (
+        text,
+        prop::collection::vec(any::<prop::sample::Index>(), 0..12),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cuts_do_not_matter_in_tag_soup((text, cuts) in tag_soup(), flags in 0u8..8) {
+        let options = ParserOptions {
+            thinking: flags & 1 != 0,
+            starts_in_tool_calls: flags & 2 != 0,
+            blocks_in_reasoning: if flags & 4 != 0 { BlocksInReasoning::Text } else { BlocksInReasoning::Call },
+            ..ParserOptions::default()
+        };
+        let whole = in_pieces([text.as_str()], options);
+        let characters = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]);
+        prop_assert_eq!(&in_pieces(characters, options), &whole);
+        let boundaries: Vec<usize> = (0..=text.len()).filter(|&at| text.is_char_boundary(at)).collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| boundaries[cut.index(boundaries.len())]).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        prop_assert_eq!(&in_pieces(cuts.windows(2).map(|pair| &text[pair[0]..pair[1]]), options), &whole);
+        // A complete call can be made JSON, unless its body was malformed JSON without parameters.
+        let has_body = |index| whole.0.repairs.contains(&Repair::BareJson { index });
+        let calls = whole.0.tool_calls.iter().enumerate();
+        for (_, call) in calls.filter(|(index, call)| call.complete && !has_body(*index)) {
+            prop_assert!(call.valid_arguments().is_some(), "{}", call.arguments);
+        }
+    }
 }

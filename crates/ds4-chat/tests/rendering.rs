@@ -2,7 +2,10 @@
 
 mod golden;
 
-use ds4_chat::{Conversation, Piece, Vintage, render};
+use std::io::Read;
+
+use ds4_chat::{ControlToken, Conversation, Piece, Vintage, render};
+use ds4_tokenizer::Tokenizer;
 
 #[test]
 fn every_golden_conversation_renders_exactly() {
@@ -42,4 +45,74 @@ fn check_pieces(pieces: &[Piece]) {
             .iter()
             .all(|piece| !matches!(piece, Piece::Text(text) if text.is_empty()))
     );
+}
+
+/// The golden ids come from the whole text with control tokens recognised everywhere. Ours must be the
+/// same, except where client text spells a control token: that stays text.
+#[test]
+fn pieces_give_the_golden_ids() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../ds4-tokenizer/tests/data/deepseek-v4-tokenizer.json.gz"
+    );
+    let mut json = Vec::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
+        .read_to_end(&mut json)
+        .unwrap();
+    let tokenizer = Tokenizer::from_json(&json).unwrap();
+    for token in ControlToken::ALL {
+        assert!(
+            tokenizer
+                .special(token.text())
+                .is_some_and(|id| tokenizer.is_special(id)),
+            "{token}"
+        );
+    }
+    let mut injections = 0;
+    for row in golden::rows("prompt_rendering") {
+        let conversation: Conversation = serde_json::from_str(&row["input"].to_string()).unwrap();
+        for (key, vintage) in [
+            ("preview", Vintage::April),
+            ("official", Vintage::Release0731),
+        ] {
+            let Some(expected) = row["expected"][key]["ids"].as_array() else {
+                continue;
+            };
+            let expected: Vec<u64> = expected.iter().map(|id| id.as_u64().unwrap()).collect();
+            let mut ids = Vec::new();
+            for piece in render(&conversation, vintage).unwrap().pieces() {
+                match piece {
+                    Piece::Special(token) => ids.push(tokenizer.special(token.text()).unwrap()),
+                    Piece::Text(text) => {
+                        let start = ids.len();
+                        tokenizer.encode(text, &mut ids);
+                        assert!(
+                            !ids[start..].iter().any(|&id| tokenizer.is_special(id)),
+                            "{text}"
+                        );
+                    }
+                }
+            }
+            let ids: Vec<u64> = ids.into_iter().map(u64::from).collect();
+            if row["id"]
+                .as_str()
+                .unwrap()
+                .starts_with("special_tokens_in_user_text|")
+            {
+                injections += 1;
+                assert_ne!(ids, expected);
+                let decode = |ids: &[u64]| {
+                    tokenizer.decode_lossy(
+                        &ids.iter()
+                            .map(|&id| u32::try_from(id).unwrap())
+                            .collect::<Vec<_>>(),
+                    )
+                };
+                assert_eq!(decode(&ids), decode(&expected), "{}", row["id"]);
+            } else {
+                assert_eq!(ids, expected, "{} {key}", row["id"]);
+            }
+        }
+    }
+    assert_eq!(injections, 11);
 }
