@@ -109,15 +109,15 @@ pub(super) fn attend(
             let scores: Vec<f64> = visible.iter().map(|row| dot(query, row) * scale).collect();
             let sink = f64::from(attention.sinks.values[head]);
             let max = scores.iter().copied().fold(sink, f64::max);
-            let sum: f64 =
-                (sink - max).exp() + scores.iter().map(|score| (score - max).exp()).sum::<f64>();
+            let exponentials: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+            let sum: f64 = (sink - max).exp() + exponentials.iter().sum::<f64>();
 
             let output = &mut outputs[range];
             for (channel, value) in output.iter_mut().enumerate() {
-                let weighted: f64 = scores
+                let weighted: f64 = exponentials
                     .iter()
                     .zip(&visible)
-                    .map(|(score, row)| (score - max).exp() / sum * f64::from(row[channel]))
+                    .map(|(exponential, row)| exponential / sum * f64::from(row[channel]))
                     .sum();
                 *value = weighted as f32;
             }

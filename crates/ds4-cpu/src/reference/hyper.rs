@@ -166,7 +166,7 @@ pub(super) fn head(
         let scale = f64::from(head.hyper.scale.values[0]);
         let pre: Vec<f64> = controls
             .iter()
-            .zip(&head.hyper.base.values)
+            .zip(head.hyper.base.values.iter())
             .map(|(&control, &base)| {
                 sigmoid(f64::from(control) * scale + f64::from(base))
                     + f64::from(shape.hyper_epsilon)

@@ -1,9 +1,11 @@
 //! Weights in F32, and the few operations of linear algebra.
 
+use std::sync::Arc;
+
 use ds4_model::{BackendError, WeightTensor};
 use ds4_quant::TensorType;
 
-/// A weight expanded to F32, or a table of integers.
+/// A weight expanded to F32, or a table of integers; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ReferenceTensor {
     /// Inputs; elements of one row.
@@ -11,9 +13,9 @@ pub struct ReferenceTensor {
     /// Outputs of one matrix.
     pub(super) rows: usize,
     /// `[matrices, rows, columns]`; empty for integers.
-    pub(super) values: Vec<f32>,
+    pub(super) values: Arc<[f32]>,
     /// `[rows, columns]` of an I32 tensor, else empty.
-    pub(super) integers: Vec<u32>,
+    pub(super) integers: Arc<[u32]>,
 }
 
 impl ReferenceTensor {
@@ -21,8 +23,8 @@ impl ReferenceTensor {
         let mut imported = Self {
             columns: tensor.columns,
             rows: tensor.rows,
-            values: Vec::new(),
-            integers: Vec::new(),
+            values: Arc::default(),
+            integers: Arc::default(),
         };
         if tensor.ty == TensorType::I32 {
             imported.integers = tensor
@@ -31,14 +33,15 @@ impl ReferenceTensor {
                 .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
                 .collect();
         } else {
-            imported.values = vec![0.0; tensor.elements()];
-            ds4_quant::decode(tensor.ty, &tensor.bytes, &mut imported.values).map_err(|_| {
+            let mut values = vec![0.0; tensor.elements()];
+            ds4_quant::decode(tensor.ty, &tensor.bytes, &mut values).map_err(|_| {
                 BackendError::UnsupportedTensor {
                     backend: "reference",
                     tensor: tensor.name.clone(),
                     ty: tensor.ty.name(),
                 }
             })?;
+            imported.values = values.into();
         }
         Ok(imported)
     }
