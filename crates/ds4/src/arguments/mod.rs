@@ -1,0 +1,11 @@
+//! The raw arguments, as clap reads them. What they mean together is decided in `settings`.
+
+mod chat;
+mod engine;
+mod model;
+mod program;
+
+pub(crate) use chat::{ChatArguments, SamplingArguments, ThinkingArguments};
+pub(crate) use engine::{EngineArguments, KvTypeName};
+pub(crate) use model::{ModelArgument, VintageName, VocabularyArguments};
+pub(crate) use program::{Arguments, Command};

@@ -1,0 +1,191 @@
+//! One answer: prefill, then a token at a time.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use ds4_chat::{ParsedMessage, ParserOptions, StreamParser};
+use ds4_engine::{Engine, EngineError, Sampler, Session, SyncControl};
+use ds4_tokenizer::{TokenId, Tokenizer};
+
+use super::display::AnswerDisplay;
+use super::transcript::PromptTokens;
+use crate::interrupt::ArmedInterrupt;
+use crate::progress::PrefillBar;
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The model ended it.
+    Finished,
+    /// The longest answer allowed.
+    TokenLimit,
+    /// No room in the context.
+    ContextFull,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+/// What an answer took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AnswerReport {
+    pub(crate) outcome: Outcome,
+    pub(crate) reused: usize,
+    pub(crate) prefilled: usize,
+    pub(crate) prefill_seconds: f64,
+    pub(crate) generated: usize,
+    pub(crate) decode_seconds: f64,
+}
+
+impl AnswerReport {
+    /// Both speeds in one line.
+    pub(crate) fn speeds(&self) -> String {
+        let rate = |tokens: usize, seconds: f64| match seconds {
+            seconds if seconds > 0.0 => format!(" at {:.2} t/s", tokens as f64 / seconds),
+            _ => String::new(),
+        };
+        let reused = match self.reused {
+            0 => String::new(),
+            reused => format!(" (+{reused} reused)"),
+        };
+        format!(
+            "prefill {} tokens{reused}{}, answer {} tokens{}",
+            self.prefilled,
+            rate(self.prefilled, self.prefill_seconds),
+            self.generated,
+            rate(self.generated, self.decode_seconds),
+        )
+    }
+}
+
+/// An answer and the tokens that it was sampled as, without the end of the sentence.
+pub(crate) struct Answer {
+    pub(crate) message: ParsedMessage,
+    pub(crate) sampled: Vec<TokenId>,
+    pub(crate) report: AnswerReport,
+}
+
+/// What is needed for an answer.
+pub(crate) struct Generator<'a> {
+    pub(crate) engine: &'a mut Engine,
+    pub(crate) session: &'a mut Session,
+    pub(crate) sampler: &'a mut Sampler,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) interrupt: &'a ArmedInterrupt<'a>,
+    pub(crate) max_tokens: Option<usize>,
+    pub(crate) thinking: bool,
+}
+
+impl Generator<'_> {
+    /// Brings the session to the end of the prompt.
+    ///
+    /// It does so in steps whose ends the session can go back to: the history, because a session
+    /// that was saved ends there and is to continue with the same bits; and before the last token
+    /// when that is `<think>`, because the next prompt has `</think>` in its place.
+    pub(crate) fn prefill(
+        &mut self,
+        prompt: &PromptTokens,
+        bar: &mut PrefillBar,
+    ) -> anyhow::Result<AnswerReport> {
+        let length = prompt.ids.len();
+        let context = self.engine.options().context;
+        if length >= context {
+            // At least one token must fit behind the prompt.
+            return Err(EngineError::ContextFull {
+                tokens: length + 1,
+                context,
+            }
+            .into());
+        }
+        let mut report = AnswerReport {
+            outcome: Outcome::Finished,
+            reused: 0,
+            prefilled: 0,
+            prefill_seconds: 0.0,
+            generated: 0,
+            decode_seconds: 0.0,
+        };
+        let start = Instant::now();
+        let before_think = length - usize::from(self.thinking);
+        let mut stages = vec![prompt.history, before_think, length];
+        stages.retain(|&end| end > 0);
+        stages.dedup();
+        let mut first = true;
+        for end in stages {
+            let before = report.prefilled;
+            let mut progress =
+                |done, total| bar.update(before + done, before + total + length - end);
+            let mut control = SyncControl {
+                cancel: self.interrupt.cancel(),
+                progress: &mut progress,
+            };
+            let stage = self
+                .engine
+                .sync(self.session, &prompt.ids[..end], &mut control)?;
+            report.prefilled += stage.evaluated;
+            if first {
+                report.reused = stage.reused;
+                first = false;
+            }
+            if stage.cancelled {
+                report.outcome = Outcome::Interrupted;
+                break;
+            }
+        }
+        bar.finish();
+        report.prefill_seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// Samples the answer behind the prompt that the session holds.
+    pub(crate) fn generate(
+        &mut self,
+        mut report: AnswerReport,
+        mut display: AnswerDisplay<'_>,
+    ) -> anyhow::Result<Answer> {
+        let options = ParserOptions {
+            thinking: self.thinking,
+            tools: false,
+            ..ParserOptions::default()
+        };
+        let mut parser = StreamParser::new(options);
+        let mut decoder = self.tokenizer.stream_decoder();
+        let mut message = ParsedMessage::default();
+        let mut sampled = Vec::new();
+        let mut take = |events: Vec<ds4_chat::Event>| {
+            for event in events {
+                display.event(&event).context("cannot write the answer")?;
+                message.add(event);
+            }
+            anyhow::Ok(())
+        };
+        let start = Instant::now();
+        report.outcome = loop {
+            if self.interrupt.is_cancelled() {
+                break Outcome::Interrupted;
+            }
+            if Some(sampled.len()) == self.max_tokens {
+                break Outcome::TokenLimit;
+            }
+            let token = self.sampler.sample(self.session.logits());
+            if Some(token) == self.tokenizer.eos() {
+                break Outcome::Finished;
+            }
+            sampled.push(token);
+            take(parser.push(decoder.push(token)))?;
+            if self.session.position() == self.engine.options().context {
+                break Outcome::ContextFull;
+            }
+            self.engine.append(self.session, token)?;
+        };
+        report.generated = sampled.len();
+        report.decode_seconds = start.elapsed().as_secs_f64();
+        take(parser.push(decoder.finish()))?;
+        take(parser.finish())?;
+        display.finish().context("cannot write the answer")?;
+        Ok(Answer {
+            message,
+            sampled,
+            report,
+        })
+    }
+}

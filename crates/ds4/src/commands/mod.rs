@@ -1,0 +1,12 @@
+//! One file per command: its arguments, and what it does.
+
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod detokenize;
+pub(crate) mod inspect;
+pub(crate) mod logits;
+pub(crate) mod parse;
+pub(crate) mod plan;
+pub(crate) mod render;
+pub(crate) mod tokenize;

@@ -1,0 +1,140 @@
+//! Finding the model that the user means.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use ds4_gguf::GgufFile;
+
+use crate::built_in_model;
+use crate::directories::DataDirectory;
+use crate::failure::Hint;
+use crate::output::Output;
+
+/// Names that are worth mentioning when a model is not found.
+const KNOWN_NAMES: [&str; 5] = [
+    built_in_model::NAME,
+    "deepseek-v4-flash",
+    "deepseek-v4-flash-0731",
+    "deepseek-v4-pro",
+    "deepseek-v4-pro-0813",
+];
+
+/// An open model file and what to call it.
+pub(crate) struct ModelFile {
+    pub(crate) file: GgufFile,
+    /// How the user would name it.
+    pub(crate) label: String,
+    pub(crate) is_built_in: bool,
+}
+
+impl ModelFile {
+    /// Opens what `--model` says, or the built-in model.
+    ///
+    /// A value is a path if it has a separator, ends in `.gguf` or is the name of a file here;
+    /// otherwise it is the name of a model in the models directory.
+    pub(crate) fn open(choice: Option<&str>) -> anyhow::Result<Self> {
+        match choice {
+            None => Self::built_in().hint(|| {
+                "name a model: `--model FILE.gguf`, or `--model NAME` for one in the models \
+                 directory"
+                    .to_owned()
+            }),
+            Some(name) if is_path(name) => Self::at(Path::new(name), name.to_owned()),
+            Some(built_in_model::NAME) => Self::built_in(),
+            Some(name) => Self::named(name),
+        }
+    }
+
+    fn built_in() -> anyhow::Result<Self> {
+        let bytes =
+            built_in_model::BYTES.ok_or_else(|| anyhow!("this build has no built-in model"))?;
+        let file = GgufFile::from_static(built_in_model::NAME, bytes)?;
+        Ok(Self {
+            file,
+            label: built_in_model::NAME.to_owned(),
+            is_built_in: true,
+        })
+    }
+
+    fn at(path: &Path, label: String) -> anyhow::Result<Self> {
+        let file = GgufFile::open(path)?;
+        Ok(Self {
+            file,
+            label,
+            is_built_in: false,
+        })
+    }
+
+    fn named(name: &str) -> anyhow::Result<Self> {
+        let directory = DataDirectory::of_user()?.models();
+        match find(&directory, name) {
+            Some(path) => Self::at(&path, name.to_owned()),
+            None => Err(anyhow!(
+                "no model `{name}`: looked for a file `{name}` here and for `{name}.gguf` in `{}`",
+                directory.display()
+            ))
+            .hint(|| {
+                let known = KNOWN_NAMES.join(", ");
+                format!("put the file there, or give its path; known names are {known}")
+            }),
+        }
+    }
+
+    /// Says on standard error that the built-in model is no match for a real one.
+    pub(crate) fn introduce(&self, output: &mut Output) {
+        if self.is_built_in {
+            output.note(
+                "using the built-in ds4-nano, a small demonstration model that knows a little \
+                 about ds4; `--model` takes a real one",
+            );
+        }
+    }
+
+    /// Refuses to go on with a file that changed under the program.
+    pub(crate) fn check_unchanged(&self) -> anyhow::Result<()> {
+        Ok(self.file.check_unchanged()?)
+    }
+}
+
+fn is_path(name: &str) -> bool {
+    name.contains(std::path::is_separator)
+        || name.to_ascii_lowercase().ends_with(".gguf")
+        || Path::new(name).exists()
+}
+
+/// `NAME.gguf`, or the first part of a split `NAME-00001-of-….gguf`.
+fn find(directory: &Path, name: &str) -> Option<PathBuf> {
+    let whole = directory.join(format!("{name}.gguf"));
+    if whole.exists() {
+        return Some(whole);
+    }
+    let first_part = format!("{name}-00001-of-");
+    let entries = fs::read_dir(directory).ok()?;
+    entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| {
+            let file_name = path.file_name().and_then(|name| name.to_str());
+            file_name.is_some_and(|name| name.starts_with(&first_part) && name.ends_with(".gguf"))
+        })
+}
+
+/// Reads a whole text file, or standard input for `-`.
+pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes)
+            .context("cannot read standard input")?;
+        bytes
+    } else {
+        fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?
+    };
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        anyhow!(
+            "`{}` is not UTF-8 text: byte {at} begins no character",
+            path.display()
+        )
+    })
+}

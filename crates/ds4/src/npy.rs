@@ -1,0 +1,88 @@
+//! NumPy's file format for one matrix of singles (NEP 1, version 1.0).
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::NamedTempFile;
+
+/// Writes `[rows, columns]` F32, row by row. The file appears whole, when it is finished.
+pub(crate) struct NpyWriter {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+}
+
+impl NpyWriter {
+    /// Begins the file that will be at `path`.
+    pub(crate) fn create(path: &Path, rows: usize, columns: usize) -> anyhow::Result<Self> {
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let cannot_write = || format!("cannot write `{}`", path.display());
+        let mut builder = tempfile::Builder::new();
+        // Readable as a file would be that was created directly; the umask still applies.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let file = builder
+            .tempfile_in(directory.unwrap_or(Path::new(".")))
+            .with_context(cannot_write)?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(&header(rows, columns))
+            .with_context(cannot_write)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// Appends a row.
+    pub(crate) fn write_row(&mut self, row: &[f32]) -> io::Result<()> {
+        for value in row {
+            self.file.write_all(&value.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Puts the file in its place.
+    pub(crate) fn finish(self) -> anyhow::Result<()> {
+        let cannot_write = || format!("cannot write `{}`", self.path.display());
+        let file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)
+            .with_context(cannot_write)?;
+        file.persist(&self.path).with_context(cannot_write)?;
+        Ok(())
+    }
+}
+
+/// Magic, version, length of what follows, and a Python dictionary, padded so that data begin at
+/// a multiple of 64.
+fn header(rows: usize, columns: usize) -> Vec<u8> {
+    let mut dictionary =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+    const BEFORE: usize = 10;
+    let length = (BEFORE + dictionary.len() + 1).next_multiple_of(64) - BEFORE;
+    dictionary.push_str(&" ".repeat(length - 1 - dictionary.len()));
+    dictionary.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    // Two numbers of at most 20 digits: far below 64 KiB.
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(dictionary.as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_is_what_numpy_writes() {
+        // np.save(…, np.zeros((3, 7), np.float32))
+        let mut expected = b"\x93NUMPY\x01\x00v\x00".to_vec();
+        expected.extend(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 7), }");
+        expected.resize(127, b' ');
+        expected.push(b'\n');
+        assert_eq!(header(3, 7), expected);
+    }
+}
