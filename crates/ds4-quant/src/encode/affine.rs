@@ -1,5 +1,6 @@
 //! Q2_K, Q4_K and Q5_K: elements are `scale * q - minimum`, q from 0, both fitted for each group.
 
+use super::rounding::round_small;
 use crate::blocks::{BlockQ2K, BlockQ4K, BlockQ5K, F16Bits, pack_scales_k4};
 
 /// What a format of this kind can express.
@@ -43,9 +44,7 @@ struct Line {
 
 impl Line {
     fn quant(self, x: f32, inverse: f32, largest: f32) -> f32 {
-        ((x + self.minimum) * inverse)
-            .round_ties_even()
-            .clamp(0.0, largest)
+        round_small(((x + self.minimum) * inverse).clamp(0.0, largest))
     }
 
     fn inverse(self) -> f32 {

@@ -49,30 +49,38 @@ struct Choice {
     sign: [u8; 32],
 }
 
+/// Entries looked at together; codebooks have a multiple of it.
+const LANES: usize = 16;
+
 /// Largest `2 a P - a^2 Q`.
 fn gain(p: &[f32], q: &[f32], a: f32) -> f32 {
-    let mut best = [f32::NEG_INFINITY; 16];
-    for (p, q) in p.as_chunks::<16>().0.iter().zip(q.as_chunks::<16>().0) {
-        for lane in 0..16 {
+    let mut best = [f32::NEG_INFINITY; LANES];
+    for (p, q) in p
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .zip(q.as_chunks::<LANES>().0)
+    {
+        for lane in 0..LANES {
             let value = a * (p[lane] - a * q[lane]);
-            if value > best[lane] {
-                best[lane] = value;
-            }
+            // Written as a selection, which is one instruction for all lanes.
+            best[lane] = if value > best[lane] {
+                value
+            } else {
+                best[lane]
+            };
         }
     }
     best.iter().copied().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// The entry with that gain.
+/// The first entry with that gain; 0 when nothing compares, as with NaN.
 fn entry(p: &[f32], q: &[f32], a: f32) -> usize {
-    let mut best = (f32::NEG_INFINITY, 0);
-    for (k, (p, q)) in p.iter().zip(q).enumerate() {
-        let value = a * (p - a * q);
-        if value > best.0 {
-            best = (value, k);
-        }
-    }
-    best.1
+    let best = gain(p, q, a);
+    p.iter()
+        .zip(q)
+        .position(|(p, q)| a * (p - a * q) == best)
+        .unwrap_or(0)
 }
 
 impl CodebookEncoder {
@@ -176,23 +184,23 @@ impl CodebookEncoder {
         }
     }
 
+    /// Gain of the parts of a sign byte under scale `a`; one of them takes the wrong sign where the
+    /// parity is odd.
+    fn byte_gain(parts: &[Part], a: f32) -> f32 {
+        let plain = |part: &Part| gain(&part.plain, &part.square, a);
+        let flipped = |part: &Part| gain(&part.flipped, &part.square, a);
+        match parts {
+            [part, ..] if part.flipped.is_empty() => parts.iter().map(plain).sum(),
+            [one, other] => (flipped(one) + plain(other)).max(plain(one) + flipped(other)),
+            _ => parts.iter().map(flipped).sum(),
+        }
+    }
+
     /// Gain of a group under scale `a`.
     fn group_gain(&self, group: usize, a: f32) -> f32 {
         let bytes = self.group / SIGNED;
         (bytes * group..bytes * (group + 1))
-            .map(|byte| {
-                let parts = self.parts_of(byte);
-                let flip = Self::flip(parts, a);
-                let of = |(i, part): (usize, &Part)| {
-                    let p = if flip == Some(i) {
-                        &part.flipped
-                    } else {
-                        &part.plain
-                    };
-                    gain(p, &part.square, a)
-                };
-                parts.iter().enumerate().map(of).sum::<f32>()
-            })
+            .map(|byte| Self::byte_gain(self.parts_of(byte), a))
             .sum()
     }
 

@@ -8,6 +8,7 @@ mod codebook;
 mod dispatch;
 mod float4;
 mod integer8;
+mod rounding;
 mod symmetric;
 
 pub use dispatch::{encode, encode_weighted};

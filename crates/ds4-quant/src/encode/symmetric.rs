@@ -1,5 +1,6 @@
 //! Q4_0, Q3_K and Q6_K: elements are `scale * q` with q in a range around zero.
 
+use super::rounding::round_small;
 use crate::blocks::{BlockQ3K, BlockQ4_0, BlockQ6K, F16Bits};
 
 /// Extreme candidates tried for a scale, in tenths of a quant.
@@ -12,9 +13,9 @@ struct Fit {
     error: f32,
 }
 
-/// Nearest quant in `lowest..=-lowest - 1`.
-fn quant(x: f32, inverse: f32, lowest: i32) -> i32 {
-    ((x * inverse).round_ties_even() as i32).clamp(lowest, -lowest - 1)
+/// Nearest quant in `lowest..=-lowest - 1`, ties to even.
+fn quant(x: f32, inverse: f32, lowest: i32) -> f32 {
+    round_small((x * inverse).clamp(lowest as f32, (-lowest - 1) as f32))
 }
 
 fn inverse(scale: f32) -> f32 {
@@ -27,7 +28,7 @@ fn error(x: &[f32], w: &[f32], scale: f32, lowest: i32) -> f32 {
     x.iter()
         .zip(w)
         .map(|(&x, &w)| {
-            let rest = x - scale * quant(x, inverse, lowest) as f32;
+            let rest = x - scale * quant(x, inverse, lowest);
             w * rest * rest
         })
         .sum()
@@ -38,7 +39,7 @@ fn refit(x: &[f32], w: &[f32], scale: f32, lowest: i32) -> f32 {
     let inverse = inverse(scale);
     let (mut xq, mut qq) = (0.0, 0.0);
     for (&x, &w) in x.iter().zip(w) {
-        let q = quant(x, inverse, lowest) as f32;
+        let q = quant(x, inverse, lowest);
         xq += w * x * q;
         qq += w * q * q;
     }
@@ -77,7 +78,7 @@ pub(super) fn encode_q4_0(src: &[f32; 32], weights: &[f32; 32]) -> BlockQ4_0 {
     let fitted = fit(src, weights, -8).scale;
     let d = F16Bits::from_f32(fitted);
     let inverse = inverse(d.to_f32());
-    let code = |x: f32| (quant(x, inverse, -8) + 8) as u8;
+    let code = |x: f32| (quant(x, inverse, -8) + 8.0) as u8;
     BlockQ4_0 {
         d,
         qs: std::array::from_fn(|j| code(src[j]) | code(src[j + 16]) << 4),
@@ -128,7 +129,7 @@ fn fit_scales(src: &[f32; 256], weights: &[f32; 256], lowest: i32, scale_lowest:
                 total += least;
                 let scale_inverse = inverse(value * code[g] as f32);
                 for (&x, &w) in x.iter().zip(w) {
-                    let q = (code[g] * quant(x, scale_inverse, lowest)) as f32;
+                    let q = code[g] as f32 * quant(x, scale_inverse, lowest);
                     xq += w * x * q;
                     qq += w * q * q;
                 }
@@ -150,7 +151,7 @@ fn quants(src: &[f32; 256], scales: &Scales, lowest: i32) -> [u8; 256] {
     let d = scales.d.to_f32();
     std::array::from_fn(|i| {
         let inverse = inverse(d * scales.code[i / 16] as f32);
-        (quant(src[i], inverse, lowest) - lowest) as u8
+        (quant(src[i], inverse, lowest) - lowest as f32) as u8
     })
 }
 
