@@ -49,6 +49,7 @@
 
 mod added_tokens;
 mod byte_level;
+mod character;
 mod error;
 mod hash;
 mod json;
@@ -59,6 +60,7 @@ mod stream;
 mod tokenizer;
 mod unicode_class;
 mod vocabulary;
+mod whole_characters;
 
 pub use error::{MAX_ADDED_TOKEN_BYTES, MAX_TOKEN_BYTES, MAX_VOCABULARY_SIZE, TokenizerError};
 pub use pre_tokenizer::PreTokenizer;

@@ -5,10 +5,12 @@
 //! O(n log n) whatever its content.
 
 use crate::TokenId;
+use crate::character::Character;
 use crate::hash::Hash;
+use crate::whole_characters::WholeCharacters;
 
 /// No merge.
-const NONE: u32 = u32::MAX;
+pub(crate) const NONE: u32 = u32::MAX;
 
 /// A slot of the open-addressing table; empty where `rank` is [`NONE`].
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct MergeTable {
     byte_tokens: [TokenId; 256],
     /// The token that the merge of each rank makes.
     made: Vec<TokenId>,
+    /// Characters that may be taken for one symbol from the start.
+    whole_characters: WholeCharacters,
 }
 
 /// One merge: `left` and `right` side by side become `made`.
@@ -58,6 +62,7 @@ impl MergeTable {
             byte_pairs: vec![NONE; 1 << 16],
             byte_tokens,
             made: merges.iter().map(|merge| merge.made).collect(),
+            whole_characters: WholeCharacters::default(),
         };
         for (rank, merge) in merges.iter().enumerate() {
             let slot = table.slot_of(merge.left, merge.right);
@@ -95,6 +100,11 @@ impl MergeTable {
         self.slots[self.slot_of(left, right)].rank
     }
 
+    /// From now on starts with the symbols of `whole_characters` where they occur.
+    pub(crate) fn set_whole_characters(&mut self, whole_characters: WholeCharacters) {
+        self.whole_characters = whole_characters;
+    }
+
     fn byte_pair_ranks<'w>(&'w self, word: &'w [u8]) -> impl Iterator<Item = u32> + 'w {
         word.windows(2)
             .map(|pair| self.byte_pairs[usize::from(pair[0]) << 8 | usize::from(pair[1])])
@@ -108,8 +118,8 @@ pub(crate) struct Merger {
     ranks: MinimumTree,
 }
 
-/// A node of the doubly linked list of a word's symbols, indexed by the position of its first
-/// byte. `previous` and `next` are positions; the word's length ends the list.
+/// A node of the doubly linked list of a word's symbols. `previous` and `next` are indices; the
+/// number of symbols ends the list.
 #[derive(Clone, Copy, Debug)]
 struct Symbol {
     token: TokenId,
@@ -118,20 +128,30 @@ struct Symbol {
 }
 
 impl Merger {
-    /// Appends the tokens of `word`.
-    pub(crate) fn encode(&mut self, table: &MergeTable, word: &[u8], out: &mut Vec<TokenId>) {
-        let end = word.len();
+    /// Appends the tokens of `word`, which is UTF-8. Returns the highest rank of the merges that
+    /// it took, 0 if none.
+    pub(crate) fn encode(
+        &mut self,
+        table: &MergeTable,
+        word: &[u8],
+        out: &mut Vec<TokenId>,
+    ) -> u32 {
         self.symbols.clear();
-        self.symbols
-            .extend(word.iter().enumerate().map(|(position, &byte)| Symbol {
-                token: table.byte_tokens[usize::from(byte)],
-                previous: position.wrapping_sub(1),
-                next: position + 1,
-            }));
-        self.ranks.fill(table.byte_pair_ranks(word));
+        if word.is_ascii() {
+            self.push_bytes(table, word);
+            self.ranks.fill(table.byte_pair_ranks(word));
+        } else {
+            self.push_characters(table, word);
+            let pairs = self.symbols.windows(2);
+            self.ranks
+                .fill(pairs.map(|pair| table.rank(pair[0].token, pair[1].token)));
+        }
 
+        let end = self.symbols.len();
+        let mut highest = 0;
         let symbols = self.symbols.as_mut_slice();
         while let Some((rank, position)) = self.ranks.minimum() {
+            highest = highest.max(rank);
             let token = table.made[rank as usize];
             let Symbol { previous, next, .. } = symbols[position];
             let after = symbols[next].next;
@@ -156,6 +176,35 @@ impl Merger {
             out.push(symbols[position].token);
             position = symbols[position].next;
         }
+        highest
+    }
+
+    fn push_bytes(&mut self, table: &MergeTable, bytes: &[u8]) {
+        for &byte in bytes {
+            self.push(table.byte_tokens[usize::from(byte)]);
+        }
+    }
+
+    fn push_characters(&mut self, table: &MergeTable, word: &[u8]) {
+        let mut position = 0;
+        while let Some(character) = Character::at(word, position) {
+            let next = position + character.length;
+            match table.whole_characters.token_of(character.code_point) {
+                Some(token) => self.push(token),
+                None => self.push_bytes(table, &word[position..next]),
+            }
+            position = next;
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, token: TokenId) {
+        let index = self.symbols.len();
+        self.symbols.push(Symbol {
+            token,
+            previous: index.wrapping_sub(1),
+            next: index + 1,
+        });
     }
 }
 
@@ -270,6 +319,18 @@ mod tests {
         }
     }
 
+    fn check(merges: &[Merge], whole: WholeCharacters, word: &[u8]) -> Result<(), TestCaseError> {
+        let mut table = MergeTable::new(std::array::from_fn(|byte| byte as TokenId), merges);
+        table.set_whole_characters(whole);
+        let mut merger = Merger::default();
+        for _ in 0..2 {
+            let mut tokens = Vec::new();
+            merger.encode(&table, word, &mut tokens);
+            prop_assert_eq!(&tokens, &by_definition(merges, word));
+        }
+        Ok(())
+    }
+
     proptest! {
         /// Random merges over three letters, in random order: ranks and ids disagree, later pairs
         /// repeat earlier ones, some merges can never apply.
@@ -288,15 +349,49 @@ mod tests {
                     made: token(3 + (index as u32 * 7) % 20),
                 })
                 .collect();
-            let table = MergeTable::new(std::array::from_fn(|byte| byte as TokenId), &merges);
-            let expected = by_definition(&merges, &word);
+            check(&merges, WholeCharacters::default(), &word)?;
+        }
 
-            let mut merger = Merger::default();
-            for _ in 0..2 {
-                let mut tokens = Vec::new();
-                merger.encode(&table, &word, &mut tokens);
-                prop_assert_eq!(&tokens, &expected);
+        /// Merges inside characters and across their borders, in any order: whatever characters
+        /// are found to be safe, starting with them changes nothing.
+        #[test]
+        fn starting_with_whole_characters_changes_nothing(
+            picks in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 0..40),
+            moves in prop::collection::vec(any::<[prop::sample::Index; 2]>(), 0..40),
+            word in "[aé字孙Ā]{0,40}",
+        ) {
+            // Every token is the bytes that it stands for; a merge joins two of them.
+            let mut spelled: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
+            let mut merges = Vec::new();
+            let mut join = |left: TokenId, right: TokenId| {
+                let bytes = [left, right].map(|id| spelled[id as usize].as_slice()).concat();
+                let known = spelled.iter().position(|other| *other == bytes);
+                let made = known.unwrap_or_else(|| {
+                    spelled.push(bytes);
+                    spelled.len() - 1
+                }) as TokenId;
+                merges.push(Merge { left, right, made });
+                made
+            };
+            let mut usable: Vec<TokenId> = "aé字孙Ā".bytes().map(TokenId::from).collect();
+            for character in ["é", "字", "孙", "Ā"] {
+                let parts = character.bytes().map(TokenId::from);
+                let whole = parts.reduce(&mut join);
+                usable.extend(whole);
             }
+            for [left, right] in &picks {
+                usable.push(join(*left.get(&usable), *right.get(&usable)));
+            }
+            for [one, other] in &moves {
+                let (one, other) = (one.index(merges.len()), other.index(merges.len()));
+                merges.swap(one, other);
+            }
+
+            let table = MergeTable::new(std::array::from_fn(|byte| byte as TokenId), &merges);
+            let whole = WholeCharacters::find(&table, &merges, spelled.len(), |id| {
+                &spelled[id as usize]
+            });
+            check(&merges, whole, word.as_bytes())?;
         }
     }
 }

@@ -201,12 +201,15 @@ impl Inner {
     /// Most words are one token; the merges are asked about each such token only once.
     fn encode_word(&self, word: &[u8], merger: &mut Merger, out: &mut Vec<TokenId>) {
         let Some(id) = self.vocabulary.tokens.id_of(word) else {
-            return merger.encode(&self.vocabulary.merges, word, out);
+            merger.encode(&self.vocabulary.merges, word, out);
+            return;
         };
         let state = &self.encodes_itself[id as usize];
         match state.load(Ordering::Relaxed) {
             YES => out.push(id),
-            NO => merger.encode(&self.vocabulary.merges, word, out),
+            NO => {
+                merger.encode(&self.vocabulary.merges, word, out);
+            }
             _ => {
                 let start = out.len();
                 merger.encode(&self.vocabulary.merges, word, out);

@@ -9,6 +9,7 @@ use crate::error::{
 };
 use crate::hash::Hash;
 use crate::merge::{Merge, MergeTable};
+use crate::whole_characters::WholeCharacters;
 
 /// Number of a token: its row in the embedding matrix.
 pub type TokenId = u32;
@@ -87,8 +88,15 @@ impl Vocabulary {
                 }
             }
         }
+        let mut table = MergeTable::new(byte_tokens, &merges);
+        let plain_bytes = |id| match tokens.kind_of(id) {
+            Some(TokenKind::Text) => tokens.bytes_of(id).unwrap_or_default(),
+            _ => &[],
+        };
+        let whole = WholeCharacters::find(&table, &merges, tokens.len(), plain_bytes);
+        table.set_whole_characters(whole);
         Ok(Self {
-            merges: MergeTable::new(byte_tokens, &merges),
+            merges: table,
             tokens,
             added: AddedTokens::new(added),
             ignore_merges: raw.ignore_merges,
