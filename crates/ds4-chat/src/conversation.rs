@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::ReasoningEffort;
+use crate::python_json::write_string;
 
 /// Everything a prompt is made from.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Conversation {
     /// The messages, oldest first.
     pub messages: Vec<Message>,
@@ -25,7 +26,7 @@ pub struct Conversation {
     #[serde(default = "yes")]
     pub drop_thinking: bool,
     /// Tools offered, as if written on the last of the leading system messages.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub tools: Vec<ToolSchema>,
     /// What the caller requires of tool use.
     #[serde(default)]
@@ -33,6 +34,20 @@ pub struct Conversation {
     /// Form of the answer, as if written on the last of the leading system messages.
     #[serde(default)]
     pub response_format: Option<ResponseFormat>,
+}
+
+impl Default for Conversation {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            thinking_mode: ThinkingMode::default(),
+            reasoning_effort: None,
+            drop_thinking: true,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::default(),
+            response_format: None,
+        }
+    }
 }
 
 fn yes() -> bool {
@@ -216,6 +231,20 @@ pub struct FunctionCall {
     pub name: String,
     /// A JSON string that holds JSON, as OpenAI's API has it, or a JSON object.
     pub arguments: Box<RawValue>,
+}
+
+impl FunctionCall {
+    /// A call with its arguments as JSON text, as the parser gives them.
+    pub fn new(name: impl Into<String>, arguments: &str) -> Self {
+        let mut quoted = String::with_capacity(arguments.len() + 2);
+        write_string(arguments, &mut quoted);
+        // A quoted string is JSON; the fallback is never taken.
+        let arguments = RawValue::from_string(quoted).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self {
+            name: name.into(),
+            arguments,
+        }
+    }
 }
 
 /// Form of the answer, beside the messages.

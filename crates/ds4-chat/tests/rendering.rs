@@ -4,7 +4,10 @@ mod golden;
 
 use std::io::Read;
 
-use ds4_chat::{ControlToken, Conversation, Piece, Vintage, render};
+use ds4_chat::{
+    ControlToken, Conversation, FunctionCall, ParserOptions, Piece, Vintage, parse, render,
+    render_tool_calls,
+};
 use ds4_tokenizer::Tokenizer;
 
 #[test]
@@ -115,4 +118,96 @@ fn pieces_give_the_golden_ids() {
         }
     }
     assert_eq!(injections, 11);
+}
+
+/// What is written is read back: names, values of every kind, order.
+#[test]
+fn rendered_calls_are_read_back() {
+    let calls = [
+        (
+            "get_weather",
+            r#"{"city": "Paris", "n": 3, "deep": {"k": [1, 2.5, null], "t": "a\"b"}}"#,
+        ),
+        ("now", "{}"),
+        (
+            "bash",
+            r#"{"command": "echo 2>&1 && cat <<'E'\n</｜DSML｜tool_calls> & &amp; 日本\nE", "b": true}"#,
+        ),
+    ];
+    let history: Vec<_> = calls
+        .iter()
+        .map(|(name, arguments)| FunctionCall::new(*name, arguments))
+        .collect();
+    let text = format!("Looking.\n\n{}", render_tool_calls(&history).text());
+    let message = parse(&text, ParserOptions::default());
+    assert_eq!(message.content, "Looking.");
+    assert!(message.repairs.is_empty(), "{:?}", message.repairs);
+    let read: Vec<_> = message
+        .tool_calls
+        .iter()
+        .map(|call| (call.name.as_str(), call.arguments.as_str()))
+        .collect();
+    assert_eq!(read, calls);
+}
+
+#[test]
+fn a_prefix_is_continued() {
+    let text = |last: serde_json::Value, thinking: &str| {
+        let input = serde_json::json!({
+            "messages": [{"role": "user", "content": "q"}, last],
+            "thinking_mode": thinking,
+        });
+        render(
+            &serde_json::from_value::<Conversation>(input).unwrap(),
+            Vintage::April,
+        )
+        .unwrap()
+        .text()
+    };
+    let answer = serde_json::json!({"role": "assistant", "content": "The answer", "prefix": true});
+    let thought =
+        serde_json::json!({"role": "assistant", "reasoning_content": "Well", "prefix": true});
+    let start = "<｜begin▁of▁sentence｜><｜User｜>q<｜Assistant｜>";
+    // As deepseek-recipe renders chat/assistant_prefix.
+    assert_eq!(
+        text(answer.clone(), "thinking"),
+        format!("{start}<think></think>The answer")
+    );
+    assert_eq!(text(answer, "chat"), format!("{start}</think>The answer"));
+    assert_eq!(text(thought, "thinking"), format!("{start}<think>Well"));
+}
+
+#[test]
+fn what_stands_beside_the_messages_is_written_after_the_system_text() {
+    let input = serde_json::json!({
+        "messages": [{"role": "user", "content": "json please"}],
+        "response_format": {"type": "json_object"},
+    });
+    let prompt = render(
+        &serde_json::from_value::<Conversation>(input).unwrap(),
+        Vintage::April,
+    )
+    .unwrap();
+    // As deepseek-recipe renders chat/rf_json_object_word.
+    assert_eq!(
+        prompt.text(),
+        "<｜begin▁of▁sentence｜>\n\nYou are a helpful assistant designed to output JSON.\n## Response Format:\n\n\
+         Reply with JSON object ONLY.<｜User｜>json please<｜Assistant｜></think>"
+    );
+    let required = |thinking: &str| {
+        let input = serde_json::json!({
+            "messages": [{"role": "user", "content": "q"}],
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+            "tool_choice": "required",
+            "thinking_mode": thinking,
+        });
+        render(
+            &serde_json::from_value::<Conversation>(input).unwrap(),
+            Vintage::April,
+        )
+        .unwrap()
+        .text()
+    };
+    assert!(required("chat").ends_with("<｜Assistant｜></think>\n\n<｜DSML｜tool_calls>\n"));
+    assert!(required("thinking").ends_with("<｜Assistant｜><think>"));
 }
