@@ -7,7 +7,9 @@ use safetensors::{Dtype, SafeTensors};
 
 /// Path of a file in this crate's `data/`.
 pub fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data")
+        .join(name)
 }
 
 /// Numbers with a shape, row-major.

@@ -27,13 +27,11 @@ pub mod device;
 pub mod golden;
 mod golden_model;
 pub mod sequence_state;
-//DEV pub mod stages;
+pub mod stages;
 pub mod suite;
-//DEV pub mod synthetic;
 mod trace;
 
 pub use device::DeviceBackend;
 pub use golden::Golden;
 pub use golden_model::GoldenModel;
-//DEV pub use synthetic::SmallModel;
 pub use trace::{LayerTrace, Run, Session, Trace};

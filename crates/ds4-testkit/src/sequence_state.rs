@@ -60,7 +60,9 @@ fn read_layer(
 ) -> Result<LayerState> {
     let mut rest = bytes;
     let mut take = |length: usize| {
-        let (part, tail) = rest.split_at_checked(length).context("state is too short")?;
+        let (part, tail) = rest
+            .split_at_checked(length)
+            .context("state is too short")?;
         rest = tail;
         Ok::<_, anyhow::Error>(part)
     };

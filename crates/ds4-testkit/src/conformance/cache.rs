@@ -28,7 +28,12 @@ pub fn cache(trace: &Trace) -> Result<Difference> {
             continue;
         };
         let overlap = layer.compression.overlap();
-        let mut parts = vec![("compressor", "attn", trace.shape.head_dim, &state.compressed)];
+        let mut parts = vec![(
+            "compressor",
+            "attn",
+            trace.shape.head_dim,
+            &state.compressed,
+        )];
         if overlap == 2 {
             parts.push(("indexer", "indexer", trace.shape.index_dim, &state.index));
         }
@@ -89,7 +94,9 @@ impl<K: Fn(&str) -> String> Part<'_, K> {
         if open > 0 {
             // Tokens of the open window. The golden scores are without position weights.
             let file = self.model.open()?;
-            let tensor = file.tensor(&self.position_tensor).context("no position weights")?;
+            let tensor = file
+                .tensor(&self.position_tensor)
+                .context("no position weights")?;
             let mut weights = vec![0.0; self.ratio * self.channels];
             ds4_quant::decode(tensor.ty, &file.bytes(tensor), &mut weights)?;
             let first = (kept - open) * self.channels;

@@ -73,7 +73,11 @@ pub fn difference(found: &[f32], expected: &[f32]) -> Result<Difference> {
         let (a, b) = (f64::from(a), f64::from(b));
         let error = (a - b).abs();
         // `max` would drop a NaN.
-        result.max_abs = if error.is_nan() { f64::INFINITY } else { result.max_abs.max(error) };
+        result.max_abs = if error.is_nan() {
+            f64::INFINITY
+        } else {
+            result.max_abs.max(error)
+        };
         sum += error;
         square += error * error;
         product += a * b;
@@ -135,8 +139,15 @@ pub fn logits(trace: &Trace) -> Result<Difference> {
 pub fn logits_of(trace: &Trace, kind: &str) -> Result<Difference> {
     let golden = trace.model.golden(kind)?;
     let length = trace.tokens.len();
-    let key = if length == 700 { "logits_last100" } else { "logits" };
-    compare_logits(&trace.logits, &golden.floats(&format!("seq{length}.{key}"))?)
+    let key = if length == 700 {
+        "logits_last100"
+    } else {
+        "logits"
+    };
+    compare_logits(
+        &trace.logits,
+        &golden.floats(&format!("seq{length}.{key}"))?,
+    )
 }
 
 /// How many positions are compared, and how the choices there differ.
@@ -187,7 +198,10 @@ pub fn routing(trace: &Trace) -> Result<Choices> {
                 .collect();
             found.sort_unstable_by_key(|&(expert, _)| expert);
             let expected = &experts.row(index)[range.clone()];
-            let equal = found.iter().map(|&(expert, _)| expert).eq(expected.iter().copied());
+            let equal = found
+                .iter()
+                .map(|&(expert, _)| expert)
+                .eq(expected.iter().copied());
             result.count(position < uncertain, equal);
             if equal && position < uncertain {
                 for (&(_, found), &expected) in found.iter().zip(&weights.row(index)[range]) {
@@ -211,11 +225,18 @@ pub fn selection(trace: &Trace) -> Result<Choices> {
     let uncertain = trace.model.first_uncertain(length).unwrap_or(length);
     let mut result = Choices::default();
     for (index, layer) in trace.layers.iter().enumerate() {
-        if !matches!(trace.shape.layers[index].compression, Compression::Sparse { .. }) {
+        if !matches!(
+            trace.shape.layers[index].compression,
+            Compression::Sparse { .. }
+        ) {
             continue;
         }
         let expected = golden.integers(&format!("seq{length}.layer{index}.index_topk"))?;
-        ensure!(expected.shape == [length, width], "golden selection {:?}", expected.shape);
+        ensure!(
+            expected.shape == [length, width],
+            "golden selection {:?}",
+            expected.shape
+        );
         for position in 0..length {
             let mut found: Vec<i64> = layer.selected[position * width..(position + 1) * width]
                 .iter()
@@ -223,8 +244,12 @@ pub fn selection(trace: &Trace) -> Result<Choices> {
                 .map(|&row| row.into())
                 .collect();
             found.sort_unstable();
-            let mut expected: Vec<i64> =
-                expected.row(position).iter().copied().filter(|&row| row >= 0).collect();
+            let mut expected: Vec<i64> = expected
+                .row(position)
+                .iter()
+                .copied()
+                .filter(|&row| row >= 0)
+                .collect();
             expected.sort_unstable();
             result.count(position < uncertain, found == expected);
         }
@@ -244,8 +269,10 @@ pub fn hidden(trace: &Trace, layer: usize) -> Result<Difference> {
     if length == 37 {
         let attention = golden.floats(&format!("{prefix}.attn_out"))?;
         let after = golden.floats(&format!("{prefix}.hc_out"))?;
-        return Ok(difference(streams, &after.values)?
-            .worst(difference(&trace.layers[layer].attention, &attention.values)?));
+        return Ok(difference(streams, &after.values)?.worst(difference(
+            &trace.layers[layer].attention,
+            &attention.values,
+        )?));
     }
     let after = golden.floats(&format!("{prefix}.hc_out_last4"))?;
     let first = streams.len() - after.values.len();

@@ -81,9 +81,15 @@ impl Backend for DeviceBackend {
         streams: &mut DeviceBuffer,
     ) -> Result<(), BackendError> {
         let embedding = embedding.clone();
-        self.submit("embed", context, step, (&*streams,), move |backend, context, step, (streams,)| {
-            backend.embed(context, step, &embedding, streams)
-        })
+        self.submit(
+            "embed",
+            context,
+            step,
+            (&*streams,),
+            move |backend, context, step, (streams,)| {
+                backend.embed(context, step, &embedding, streams)
+            },
+        )
     }
 
     fn hyper_pre(
@@ -98,10 +104,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let (hyper, norm) = (hyper.clone(), norm.clone());
         let buffers = (streams, &*mix, &*hidden);
-        self.submit("hyper_pre", context, step, buffers, move |backend, context, step, buffers| {
-            let (streams, mix, hidden) = buffers;
-            backend.hyper_pre(context, step, &hyper, &norm, streams, mix, hidden)
-        })
+        self.submit(
+            "hyper_pre",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (streams, mix, hidden) = buffers;
+                backend.hyper_pre(context, step, &hyper, &norm, streams, mix, hidden)
+            },
+        )
     }
 
     fn hyper_post(
@@ -113,10 +125,16 @@ impl Backend for DeviceBackend {
         streams: &mut DeviceBuffer,
     ) -> Result<(), BackendError> {
         let buffers = (mix, output, &*streams);
-        self.submit("hyper_post", context, step, buffers, |backend, context, step, buffers| {
-            let (mix, output, streams) = buffers;
-            backend.hyper_post(context, step, mix, output, streams)
-        })
+        self.submit(
+            "hyper_post",
+            context,
+            step,
+            buffers,
+            |backend, context, step, buffers| {
+                let (mix, output, streams) = buffers;
+                backend.hyper_post(context, step, mix, output, streams)
+            },
+        )
     }
 
     fn attention_down(
@@ -129,10 +147,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let attention = attention.clone();
         let buffers = (hidden, &*inputs);
-        self.submit("attention_down", context, step, buffers, move |backend, context, step, buffers| {
-            let (hidden, inputs) = buffers;
-            backend.attention_down(context, step, &attention, hidden, inputs)
-        })
+        self.submit(
+            "attention_down",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (hidden, inputs) = buffers;
+                backend.attention_down(context, step, &attention, hidden, inputs)
+            },
+        )
     }
 
     fn append_window(
@@ -146,10 +170,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let attention = attention.clone();
         let buffers = (&*inputs, &*kv);
-        self.submit("append_window", context, step, buffers, move |backend, context, step, buffers| {
-            let (inputs, kv) = buffers;
-            backend.append_window(context, step, &attention, rope, inputs, kv)
-        })
+        self.submit(
+            "append_window",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (inputs, kv) = buffers;
+                backend.append_window(context, step, &attention, rope, inputs, kv)
+            },
+        )
     }
 
     fn compress(
@@ -164,10 +194,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let compressor = compressor.clone();
         let buffers = (inputs, pages, &*kv);
-        self.submit("compress", context, step, buffers, move |backend, context, step, buffers| {
-            let (inputs, pages, kv) = buffers;
-            backend.compress(context, step, &compressor, target, inputs, pages, kv)
-        })
+        self.submit(
+            "compress",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (inputs, pages, kv) = buffers;
+                backend.compress(context, step, &compressor, target, inputs, pages, kv)
+            },
+        )
     }
 
     fn query_up(
@@ -181,10 +217,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let attention = attention.clone();
         let buffers = (inputs, &*query);
-        self.submit("query_up", context, step, buffers, move |backend, context, step, buffers| {
-            let (inputs, query) = buffers;
-            backend.query_up(context, step, &attention, rope, inputs, query)
-        })
+        self.submit(
+            "query_up",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (inputs, query) = buffers;
+                backend.query_up(context, step, &attention, rope, inputs, query)
+            },
+        )
     }
 
     fn index_query_up(
@@ -197,10 +239,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let indexer = indexer.clone();
         let buffers = (inputs, &*index_query);
-        self.submit("index_query_up", context, step, buffers, move |backend, context, step, buffers| {
-            let (inputs, index_query) = buffers;
-            backend.index_query_up(context, step, &indexer, inputs, index_query)
-        })
+        self.submit(
+            "index_query_up",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (inputs, index_query) = buffers;
+                backend.index_query_up(context, step, &indexer, inputs, index_query)
+            },
+        )
     }
 
     fn index_select(
@@ -214,10 +262,16 @@ impl Backend for DeviceBackend {
         selected: &mut DeviceBuffer,
     ) -> Result<(), BackendError> {
         let buffers = (index_query, inputs, pages, kv, &*selected);
-        self.submit("index_select", context, step, buffers, |backend, context, step, buffers| {
-            let (index_query, inputs, pages, kv, selected) = buffers;
-            backend.index_select(context, step, index_query, inputs, pages, kv, selected)
-        })
+        self.submit(
+            "index_select",
+            context,
+            step,
+            buffers,
+            |backend, context, step, buffers| {
+                let (index_query, inputs, pages, kv, selected) = buffers;
+                backend.index_select(context, step, index_query, inputs, pages, kv, selected)
+            },
+        )
     }
 
     fn attend(
@@ -234,10 +288,18 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let attention = attention.clone();
         let buffers = (query, selected, pages, kv, &*attended);
-        self.submit("attend", context, step, buffers, move |backend, context, step, buffers| {
-            let (query, selected, pages, kv, attended) = buffers;
-            backend.attend(context, step, &attention, rope, query, selected, pages, kv, attended)
-        })
+        self.submit(
+            "attend",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (query, selected, pages, kv, attended) = buffers;
+                backend.attend(
+                    context, step, &attention, rope, query, selected, pages, kv, attended,
+                )
+            },
+        )
     }
 
     fn attention_output(
@@ -251,10 +313,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let attention = attention.clone();
         let buffers = (attended, &*latent, &*output);
-        self.submit("attention_output", context, step, buffers, move |backend, context, step, buffers| {
-            let (attended, latent, output) = buffers;
-            backend.attention_output(context, step, &attention, attended, latent, output)
-        })
+        self.submit(
+            "attention_output",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (attended, latent, output) = buffers;
+                backend.attention_output(context, step, &attention, attended, latent, output)
+            },
+        )
     }
 
     fn route(
@@ -268,10 +336,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let mixture = mixture.clone();
         let buffers = (hidden, &*experts, &*weights);
-        self.submit("route", context, step, buffers, move |backend, context, step, buffers| {
-            let (hidden, experts, weights) = buffers;
-            backend.route(context, step, &mixture, hidden, experts, weights)
-        })
+        self.submit(
+            "route",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (hidden, experts, weights) = buffers;
+                backend.route(context, step, &mixture, hidden, experts, weights)
+            },
+        )
     }
 
     fn routed_experts(
@@ -288,12 +362,26 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let feed_forward = feed_forward.clone();
         let buffers = (hidden, experts, weights, &*inner, &*output);
-        self.submit("routed_experts", context, step, buffers, move |backend, context, step, buffers| {
-            let (hidden, experts, weights, inner, output) = buffers;
-            backend.routed_experts(
-                context, step, &feed_forward, clamp, hidden, experts, weights, inner, output,
-            )
-        })
+        self.submit(
+            "routed_experts",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (hidden, experts, weights, inner, output) = buffers;
+                backend.routed_experts(
+                    context,
+                    step,
+                    &feed_forward,
+                    clamp,
+                    hidden,
+                    experts,
+                    weights,
+                    inner,
+                    output,
+                )
+            },
+        )
     }
 
     fn shared_expert(
@@ -308,10 +396,16 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let feed_forward = feed_forward.clone();
         let buffers = (hidden, &*inner, &*output);
-        self.submit("shared_expert", context, step, buffers, move |backend, context, step, buffers| {
-            let (hidden, inner, output) = buffers;
-            backend.shared_expert(context, step, &feed_forward, clamp, hidden, inner, output)
-        })
+        self.submit(
+            "shared_expert",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (hidden, inner, output) = buffers;
+                backend.shared_expert(context, step, &feed_forward, clamp, hidden, inner, output)
+            },
+        )
     }
 
     fn head(
@@ -326,10 +420,24 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let (head, output_matrix) = (head.clone(), output_matrix.clone());
         let buffers = (streams, &*hidden, &*logits);
-        self.submit("head", context, step, buffers, move |backend, context, step, buffers| {
-            let (streams, hidden, logits) = buffers;
-            backend.head(context, step, &head, &output_matrix, streams, hidden, logits)
-        })
+        self.submit(
+            "head",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (streams, hidden, logits) = buffers;
+                backend.head(
+                    context,
+                    step,
+                    &head,
+                    &output_matrix,
+                    streams,
+                    hidden,
+                    logits,
+                )
+            },
+        )
     }
 
     fn mtp_input(
@@ -343,9 +451,15 @@ impl Backend for DeviceBackend {
     ) -> Result<(), BackendError> {
         let (embedding, mtp) = (embedding.clone(), mtp.clone());
         let buffers = (previous, &*streams);
-        self.submit("mtp_input", context, step, buffers, move |backend, context, step, buffers| {
-            let (previous, streams) = buffers;
-            backend.mtp_input(context, step, &embedding, &mtp, previous, streams)
-        })
+        self.submit(
+            "mtp_input",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (previous, streams) = buffers;
+                backend.mtp_input(context, step, &embedding, &mtp, previous, streams)
+            },
+        )
     }
 }

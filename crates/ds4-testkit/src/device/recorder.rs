@@ -98,7 +98,13 @@ impl DeviceBackend {
     /// Row counts are rounded up to powers of two, so that most steps have more rows recorded than
     /// true ones. A step without outputs stays one: it has no head.
     fn round_up(bucket: StepBucket) -> StepBucket {
-        let round = |count: usize| if count == 0 { 0 } else { count.next_power_of_two() };
+        let round = |count: usize| {
+            if count == 0 {
+                0
+            } else {
+                count.next_power_of_two()
+            }
+        };
         StepBucket {
             rows: round(bucket.rows),
             sequences: round(bucket.sequences),
@@ -252,8 +258,14 @@ impl DeviceBackend {
             if self.mode == Mode::Verify {
                 self.state = State::Verifying(key, 0);
                 let result = record(self);
-                self.state = State::Idle;
+                let verified = std::mem::replace(&mut self.state, State::Idle);
                 result?;
+                let recorded = self.recordings.get(&key).map_or(0, Vec::len);
+                if let State::Verifying(_, made) = verified
+                    && made != recorded
+                {
+                    return Err(misuse(format!("the step made {made} calls of {recorded}")));
+                }
             }
             self.counts.replays += 1;
             return self.replay(key);

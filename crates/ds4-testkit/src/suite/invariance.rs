@@ -14,9 +14,17 @@ fn same(what: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Result<(
     if tolerance == 0.0 {
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let equal = bits(found) == bits(expected);
-        ensure!(equal || found.len() != expected.len(), "{what}: not the same bits: {}",
-            conformance::difference(found, expected)?);
-        ensure!(equal, "{what}: {} values, expected {}", found.len(), expected.len());
+        ensure!(
+            equal || found.len() != expected.len(),
+            "{what}: not the same bits: {}",
+            conformance::difference(found, expected)?
+        );
+        ensure!(
+            equal,
+            "{what}: {} values, expected {}",
+            found.len(),
+            expected.len()
+        );
         return Ok(());
     }
     let difference = conformance::difference(found, expected)?;
@@ -52,18 +60,29 @@ pub fn chunking<B: Backend>(
         let run = run_of(kv_format, chunks);
         let mut session = Session::new(make(), file, None, &run, tokens.len())?;
         let logits = session.feed(tokens, &run)?;
-        same(&format!("steps of {chunks:?}"), &logits, &expected, tolerance)?;
+        same(
+            &format!("steps of {chunks:?}"),
+            &logits,
+            &expected,
+            tolerance,
+        )?;
         let state = session.state()?;
         for (index, (found, expected)) in state.iter().zip(&expected_state).enumerate() {
             let what = |part: &str| format!("steps of {chunks:?}: layer {index}: {part}");
             same(&what("window"), &found.window, &expected.window, tolerance)?;
-            for (found, expected) in
-                [(&found.compressed, &expected.compressed), (&found.index, &expected.index)]
-            {
+            for (found, expected) in [
+                (&found.compressed, &expected.compressed),
+                (&found.index, &expected.index),
+            ] {
                 if expected.content.is_empty() && expected.rows.is_empty() {
                     continue;
                 }
-                same(&what("content"), &found.content, &expected.content, tolerance)?;
+                same(
+                    &what("content"),
+                    &found.content,
+                    &expected.content,
+                    tolerance,
+                )?;
                 same(&what("score"), &found.score, &expected.score, tolerance)?;
                 if !expected.rows.is_empty() {
                     same(&what("rows"), &found.rows, &expected.rows, tolerance)?;
@@ -90,11 +109,15 @@ fn options(kv_format: KvFormat, slots: usize, context: usize, rows: usize) -> Ex
 
 /// Gives every slot pages of its own that do not follow each other.
 fn assign_pages<B: Backend>(executor: &mut Executor<B>) -> Result<Vec<Vec<u32>>> {
-    let (slots, table) = (executor.options().capacity.slots, executor.layout().table_pages());
+    let (slots, table) = (
+        executor.options().capacity.slots,
+        executor.layout().table_pages(),
+    );
     (0..slots)
         .map(|slot| {
-            let pages: Vec<u32> =
-                (0..table).map(|page| ((table - 1 - page) * slots + slot) as u32 + 3).collect();
+            let pages: Vec<u32> = (0..table)
+                .map(|page| ((table - 1 - page) * slots + slot) as u32 + 3)
+                .collect();
             executor.set_pages(slot, 0, &pages)?;
             Ok(pages)
         })
@@ -131,10 +154,19 @@ pub fn batching<B: Backend>(
     kv_format: KvFormat,
     tolerance: f64,
 ) -> Result<()> {
-    let context = sequences.iter().map(Vec::len).max().context("no sequence")?;
+    let context = sequences
+        .iter()
+        .map(Vec::len)
+        .max()
+        .context("no sequence")?;
     let count = sequences.len();
-    let mut together =
-        Executor::new(make(), file, None, options(kv_format, count, context, 16 * count), &mut |_| ())?;
+    let mut together = Executor::new(
+        make(),
+        file,
+        None,
+        options(kv_format, count, context, 16 * count),
+        &mut |_| (),
+    )?;
     assign_pages(&mut together)?;
     let mut found = vec![Vec::new(); count];
     let mut positions = vec![0; count];
@@ -149,7 +181,8 @@ pub fn batching<B: Backend>(
             if rows > 0 {
                 let start = positions[index];
                 let tokens = &sequences[index][start..start + rows];
-                step.sequences.push(rows_of(count - 1 - index, start, tokens));
+                step.sequences
+                    .push(rows_of(count - 1 - index, start, tokens));
                 owners.push((index, rows));
                 positions[index] += rows;
             }
@@ -170,7 +203,12 @@ pub fn batching<B: Backend>(
         let run = run_of(kv_format, &[tokens.len()]);
         let mut alone = Session::new(make(), file, None, &run, tokens.len())?;
         let expected = alone.feed(tokens, &run)?;
-        same(&format!("sequence {index}"), &found[index], &expected, tolerance)?;
+        same(
+            &format!("sequence {index}"),
+            &found[index],
+            &expected,
+            tolerance,
+        )?;
     }
     Ok(())
 }
@@ -188,7 +226,13 @@ pub fn restoring<B: Backend>(
     kv_format: KvFormat,
 ) -> Result<()> {
     let context = tokens.len();
-    let mut first = Executor::new(make(), file, None, options(kv_format, 3, context, 31), &mut |_| ())?;
+    let mut first = Executor::new(
+        make(),
+        file,
+        None,
+        options(kv_format, 3, context, 31),
+        &mut |_| (),
+    )?;
     let pages = assign_pages(&mut first)?;
     let (before, after) = tokens.split_at(prefix);
     let mut position = 0;
@@ -198,10 +242,19 @@ pub fn restoring<B: Backend>(
     }
     let saved = first.save_sequence(2, prefix, &pages[2])?;
     let sizes: Vec<usize> = saved.layers.iter().map(Vec::len).collect();
-    ensure!(sizes == first.sequence_bytes(prefix)?, "announced sizes differ from {sizes:?}");
+    ensure!(
+        sizes == first.sequence_bytes(prefix)?,
+        "announced sizes differ from {sizes:?}"
+    );
 
     // Slot 0 held something else before.
-    let mut second = Executor::new(make(), file, None, options(kv_format, 2, context, 7), &mut |_| ())?;
+    let mut second = Executor::new(
+        make(),
+        file,
+        None,
+        options(kv_format, 2, context, 7),
+        &mut |_| (),
+    )?;
     let other_pages = assign_pages(&mut second)?;
     for (index, chunk) in tokens[..prefix / 2].chunks(7).enumerate() {
         let reversed: Vec<TokenId> = chunk.iter().rev().copied().collect();
@@ -223,7 +276,9 @@ pub fn restoring<B: Backend>(
     let mut short = saved.clone();
     short.layers[0].pop();
     ensure!(
-        second.restore_sequence(0, prefix, &other_pages[0], &short).is_err(),
+        second
+            .restore_sequence(0, prefix, &other_pages[0], &short)
+            .is_err(),
         "a state that is too short was taken"
     );
     Ok(())
@@ -254,5 +309,10 @@ pub fn rewinding<B: Backend>(
     session.position = back_to;
     let found = session.feed(&tokens[back_to..], &run)?;
     let width = session.executor.shape().vocabulary;
-    same("after the return", &found, &expected[back_to * width..], 0.0)
+    same(
+        "after the return",
+        &found,
+        &expected[back_to * width..],
+        0.0,
+    )
 }

@@ -72,10 +72,16 @@ pub fn sequence<B: Backend>(
         ensure!(routing.differ == 0, "experts: {routing:?}");
         ensure!(selection.differ == 0, "selected rows: {selection:?}");
     }
-    ensure!(routing.weight_error <= tolerance.weights, "expert weights: {routing:?}");
+    ensure!(
+        routing.weight_error <= tolerance.weights,
+        "expert weights: {routing:?}"
+    );
     for layer in 0..trace.layers.len() {
         let hidden = conformance::hidden(&trace, layer)?;
-        ensure!(hidden.relative_rms <= tolerance.hidden, "layer {layer}: {hidden}");
+        ensure!(
+            hidden.relative_rms <= tolerance.hidden,
+            "layer {layer}: {hidden}"
+        );
     }
     Ok(())
 }
@@ -95,17 +101,18 @@ pub fn half_rows<B: Backend>(backend: B, model: GoldenModel) -> Result<Differenc
     Ok(difference)
 }
 
-/// Logits of an implementation that rounds the activations of matrix products. `mean` bounds the
-/// mean absolute difference.
+/// Logits of an engine that rounds the activations of matrix products. `mean` bounds the mean
+/// absolute difference, `cosine` the similarity from below.
 ///
 /// # Errors
-/// More than that, or a cosine below 0.99.
+/// A greater distance.
 pub fn rounded_activations<B: Backend>(
     backend: B,
     model: GoldenModel,
     kind: &str,
     length: usize,
     mean: f64,
+    cosine: f64,
 ) -> Result<Difference> {
     let run = Run {
         observe: false,
@@ -114,7 +121,7 @@ pub fn rounded_activations<B: Backend>(
     let trace = Trace::record(backend, model, length, &run)?;
     let difference = conformance::logits_of(&trace, kind)?;
     ensure!(
-        difference.mean_abs <= mean && difference.cosine >= 0.99,
+        difference.mean_abs <= mean && difference.cosine >= cosine,
         "{kind} at {length}: {difference}"
     );
     Ok(difference)
