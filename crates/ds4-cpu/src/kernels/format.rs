@@ -18,7 +18,6 @@
 //! into its 2-bit quants (at most 45), so that a run of it has one scale.
 
 use bytemuck::Pod;
-use ds4_quant::TensorType;
 use ds4_quant::blocks::{
     BlockIq2Xs, BlockIq2Xxs, BlockIq3Xxs, BlockMxfp4, BlockNvfp4, BlockQ2K, BlockQ3K, BlockQ4_0,
     BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8_0, SmallBlock, SuperBlock, UnpackedSuper,
@@ -52,8 +51,6 @@ pub(crate) struct WeightRun {
 
 /// A block format as kernels see it.
 pub(crate) trait Format: Pod {
-    /// Its type.
-    const TYPE: TensorType;
     /// Its terms.
     const TERMS: Terms;
     /// Runs in a block.
@@ -64,9 +61,8 @@ pub(crate) trait Format: Pod {
 }
 
 macro_rules! small_format {
-    ($block:ty, $ty:expr, $terms:expr) => {
+    ($block:ty, $terms:expr) => {
         impl Format for $block {
-            const TYPE: TensorType = $ty;
             const TERMS: Terms = $terms;
             const RUNS: usize = <$block as SmallBlock>::RUNS;
 
@@ -89,9 +85,8 @@ macro_rules! small_format {
 }
 
 macro_rules! super_format {
-    ($block:ty, $ty:expr, $terms:expr) => {
+    ($block:ty, $terms:expr) => {
         impl Format for $block {
-            const TYPE: TensorType = $ty;
             const TERMS: Terms = $terms;
             const RUNS: usize = 8;
 
@@ -117,20 +112,19 @@ fn super_run(block: &UnpackedSuper, run: usize) -> WeightRun {
     }
 }
 
-small_format!(BlockQ4_0, TensorType::Q4_0, Terms::One);
-small_format!(BlockQ8_0, TensorType::Q8_0, Terms::One);
-small_format!(BlockMxfp4, TensorType::Mxfp4, Terms::One);
-small_format!(BlockNvfp4, TensorType::Nvfp4, Terms::Two);
-super_format!(BlockQ3K, TensorType::Q3K, Terms::Two);
-super_format!(BlockQ4K, TensorType::Q4K, Terms::Min);
-super_format!(BlockQ5K, TensorType::Q5K, Terms::Min);
-super_format!(BlockQ6K, TensorType::Q6K, Terms::Two);
-super_format!(BlockIq2Xxs, TensorType::Iq2Xxs, Terms::One);
-super_format!(BlockIq2Xs, TensorType::Iq2Xs, Terms::Two);
-super_format!(BlockIq3Xxs, TensorType::Iq3Xxs, Terms::One);
+small_format!(BlockQ4_0, Terms::One);
+small_format!(BlockQ8_0, Terms::One);
+small_format!(BlockMxfp4, Terms::One);
+small_format!(BlockNvfp4, Terms::Two);
+super_format!(BlockQ3K, Terms::Two);
+super_format!(BlockQ4K, Terms::Min);
+super_format!(BlockQ5K, Terms::Min);
+super_format!(BlockQ6K, Terms::Two);
+super_format!(BlockIq2Xxs, Terms::One);
+super_format!(BlockIq2Xs, Terms::Two);
+super_format!(BlockIq3Xxs, Terms::One);
 
 impl Format for BlockQ2K {
-    const TYPE: TensorType = TensorType::Q2K;
     const TERMS: Terms = Terms::Min;
     const RUNS: usize = 8;
 

@@ -26,8 +26,7 @@ pub use isa::Isa;
 pub use matrix::{Inputs, Kernels, Matrix, MatrixError, Precision, Workspace};
 
 pub(crate) use activations::ActivationsWriter;
-pub(crate) use float::FloatRows as FloatInputs;
-pub(crate) use row_ops::RowOps;
+pub(crate) use row_ops::{RowOps, exp};
 pub(crate) use scalar::Tile;
 
 #[cfg(test)]
