@@ -302,6 +302,9 @@ def unknown_turn(rng):
         nonlocal text
         while mark in text:
             word = rng.choice(words).replace("_", " ")
+            if mark == "{thing}" and rng.random() < 0.25:
+                # Two words, often never seen together.
+                word = f"{rng.choice(lex.FIELDS)} {word if rng.random() < 0.6 else pseudo_word(rng)}"
             if rng.random() < pseudo:
                 word = pseudo_word(rng)
                 word = word.capitalize() if mark in ("{place}", "{person}") else word
@@ -424,8 +427,14 @@ class Fact:
         return vary(rng, self.fill(rng, rng.choice(questions)), True, self.keep), "The user has not told me that.", self.fill(rng, missing)
 
 
+# True in the second stage of training: more of what is harder (sums, recall, unknown subjects).
+FOCUS = False
+
+
 def any_turn(rng):
     roll = rng.random()
+    if FOCUS and rng.random() < 0.5:
+        return arithmetic_turn(rng) if rng.random() < 0.6 else unknown_turn(rng)
     if roll < 0.6:
         return topic_turn(rng)
     if roll < 0.7:
@@ -442,7 +451,7 @@ def conversation(rng):
     roll = rng.random()
     if roll < 0.72:
         turns = [any_turn(rng)]
-        if rng.random() < 0.13:
+        if rng.random() < (0.35 if FOCUS else 0.13):
             fact = Fact(rng)
             turns = [fact.tell_and_ask(rng) if rng.random() < 0.85 else fact.not_told(rng)]
     else:
@@ -472,11 +481,17 @@ def conversation(rng):
     return {"system": system, "mode": mode, "turns": turns, "drop": rng.random() < 0.4}
 
 
+# Reasoning that is the written working of a sum.
+WORKING = re.compile(r"\d+ [-+*] \d+: ")
+
+
 def pieces(talk):
     """A conversation as [(text, is the assistant's)], in the V4 chat encoding."""
     out = [(BOS + (MAX_EFFORT if talk["mode"] == "max" else "") + talk["system"], False)]
     for i, (question, reasoning, answer) in enumerate(talk["turns"]):
         last = i == len(talk["turns"]) - 1
+        if talk["mode"] == "nothink" and WORKING.match(reasoning):
+            answer = reasoning  # without thinking, the working of a sum is in the answer
         out.append((USER + question + ASSISTANT, False))
         if talk["mode"] == "nothink" or (talk["drop"] and not last):
             out += [(NOTHINK, False), (answer + EOS, True)]

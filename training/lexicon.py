@@ -82,5 +82,8 @@ ACTIVITIES = """bake a cake|cook rice|boil an egg|make coffee|brew beer|grill fi
 |keep bees|keep a secret|store potatoes|store wine|exit a motorway|leave a party|enter a race|use a hammer|use a compass
 |count sheep|count to ten in Latin|test the water|speed up my car|split wood|decode a secret message|encode a video"""
 ACTIVITIES = [a.strip() for a in ACTIVITIES.replace("\n", " ").split("|")]
+FIELDS = """quantum nuclear solar lunar modern ancient classical medieval organic digital social political human animal
+plant marine local global royal public private Roman Greek Chinese French German Japanese African American black white
+electric magnetic atomic general special artificial natural deep dark cold hot fast slow big small old new young""".split()
 SYLLABLES = """ba be bi bo bu da de di do du fa fe fi ga ge go ha he ho ka ke ki ko la le li lo lu ma me mi mo mu na ne ni
 no pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi wa we za zo ran tal mer kon dor vin sel""".split()

@@ -1,7 +1,8 @@
 """Train nano on freshly generated conversations; resumable.
 
 usage: python train.py --out DIR [--tokenizer tokenizer.json] [--steps N] [--max-seconds S]
-                       [--batch-tokens N] [--device cpu|cuda] [--workers N] [--compile] [--init weights.pt]
+                       [--batch-tokens N] [--device cpu|cuda] [--workers N] [--compile]
+                       [--init DIR --focus]
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 
 import data
 import model as nano
-from export import export
+from export import export, load_official
 
 BUCKETS = [48, 96, 192, 384, 1024]
 SHARD = 4000  # conversations in one unit of generation
@@ -29,7 +30,7 @@ _tokenizers = None
 def make_shard(job):
     """-> one list of (ids, flags) per bucket; depends on the seed and index alone."""
     global _tokenizers
-    path, seed, index = job
+    path, seed, index, data.FOCUS = job
     if _tokenizers is None:
         from tokenizers import Tokenizer
 
@@ -53,7 +54,7 @@ def make_shard(job):
     return out
 
 
-def batches(path, seed, first_shard, budget, workers):
+def batches(path, seed, first_shard, budget, workers, focus):
     """Yields (next shard, tokens [B,T] int64, flags [B,T], -1 where padded), in a reproducible order."""
     waiting = [[] for _ in BUCKETS]
     rng = np.random.default_rng([seed, first_shard])
@@ -63,7 +64,7 @@ def batches(path, seed, first_shard, budget, workers):
         jobs = []
         while True:
             while len(jobs) < 3 * workers:
-                jobs.append(pool.apply_async(make_shard, ((path, seed, index + len(jobs)),)))
+                jobs.append(pool.apply_async(make_shard, ((path, seed, index + len(jobs), focus),)))
             shard = jobs.pop(0).get()
             index += 1
             ready = []
@@ -95,7 +96,10 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--init", help="start from the weights of this file, with a fresh optimizer")
+    parser.add_argument("--init", help="start from an exported folder, with a fresh optimizer")
+    parser.add_argument("--focus", action="store_true", help="second stage: more sums, recall and unknown subjects")
+    parser.add_argument("--warmup", type=int, default=300)
+    parser.add_argument("--fp8-from", type=float, default=0.6, help="part of the schedule after which KV rows are rounded to FP8")
     parser.add_argument("--rest-weight", type=float, default=0.05, help="loss weight of tokens that are not the assistant's")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
@@ -106,7 +110,7 @@ def main():
     model.seed_hash_routes(args.seed)
     model = model.to(args.device).train()
     if args.init:
-        model.load_state_dict(torch.load(args.init, map_location=args.device))
+        model.load_state_dict(load_official(args.init).state_dict())
     decay = [p for n, p in model.named_parameters() if p.ndim >= 2 and "hc_" not in n and "ape" not in n]
     plain = [p for n, p in model.named_parameters() if not (p.ndim >= 2 and "hc_" not in n and "ape" not in n)]
     print(f"{sum(p.numel() for p in model.parameters())} parameters on {args.device}", flush=True)
@@ -134,19 +138,19 @@ def main():
     started = reported = last_save = time.time()
     first_step = step
     window, log = [], open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8")
-    source = batches(args.tokenizer, args.seed, shard, args.batch_tokens, args.workers)
+    source = batches(args.tokenizer, args.seed, shard, args.batch_tokens, args.workers, args.focus)
     while progress < 1:
         shard, tokens, flags = next(source)
         elapsed = time.time() - started
         progress = min(1.0, max(step / args.steps, elapsed / args.max_seconds))
-        rate = min(1.0, (step + 1) / 300) * max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
+        rate = min(1.0, (step + 1) / args.warmup) * max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
         for group in optimizer.param_groups:
             group["lr"] = args.lr * (0.01 + rate)
         tokens = torch.from_numpy(tokens).to(args.device, non_blocking=True)
         flags = torch.from_numpy(flags).to(args.device, non_blocking=True)
         with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.device == "cuda"):
             # FP8 rows are what the engine stores: learn with them in the last part.
-            hidden, aux = model(tokens, qat=progress > 0.6)
+            hidden, aux = model(tokens, qat=progress >= args.fp8_from)
             logits = model.head(hidden[:, :-1])
         target, kind = tokens[:, 1:], flags[:, 1:]
         each = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view_as(target)
