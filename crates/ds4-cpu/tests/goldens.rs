@@ -1,6 +1,8 @@
 //! The fast backend against independent implementations: with exact weights and activations as close as
 //! the scalar reference, with 8-bit activations as close as other engines that round.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ds4_cpu::backend::CpuBackend;
 use ds4_cpu::kernels::Precision;
 use ds4_testkit::GoldenModel::{FlashTiny, KqTiny};
@@ -45,7 +47,10 @@ fn half_rows_move_logits_little() {
 
 #[test]
 fn mtp_block_agrees() {
-    let run = Run { chunks: vec![64, 1, 7], ..Run::default() };
+    let run = Run {
+        chunks: vec![64, 1, 7],
+        ..Run::default()
+    };
     for model in GoldenModel::ALL {
         for length in [5, 37, 300] {
             suite::mtp(exact(), model, length, &run, &Tolerance::F32).unwrap();
@@ -84,7 +89,10 @@ fn rounded_activations_move_hidden_states_little() {
             let hidden = conformance::hidden(&trace, layer).unwrap();
             println!("{model:?} layer {layer}: {hidden}");
             let limit = 2e-2 * ((layer + 1) as f64).sqrt();
-            assert!(hidden.relative_rms < limit, "{model:?} layer {layer}: {hidden}");
+            assert!(
+                hidden.relative_rms < limit,
+                "{model:?} layer {layer}: {hidden}"
+            );
         }
     }
 }
@@ -97,7 +105,7 @@ fn single_stages_agree_with_the_released_functions() {
             ("router", stages::router(make()), 1e-6),
             ("clamped SwiGLU", stages::clamped_swiglu(make()), 2e-5),
             ("rotation", stages::rotation(make()), 5e-5),
-            ("inverse rotation", stages::inverse_rotation(&make), 5e-5),
+            ("inverse rotation", stages::inverse_rotation(make), 5e-5),
         ];
         for (name, result, tolerance) in cases {
             let difference = result.unwrap();
@@ -110,7 +118,7 @@ fn single_stages_agree_with_the_released_functions() {
             ds4_model::KvFormat::F16,
             ds4_model::KvFormat::Fp8,
         ] {
-            stages::row_storing(&make, kv_format).unwrap();
+            stages::row_storing(make, kv_format).unwrap();
         }
     }
 }

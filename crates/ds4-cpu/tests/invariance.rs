@@ -1,6 +1,8 @@
 //! The fast backend gives the same bits however a sequence is cut, batched, moved or rewound, and with any
 //! number of threads and any instruction set.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use ds4_cpu::backend::CpuBackend;
 use ds4_cpu::kernels::{Isa, Precision};
 use ds4_model::{KvFormat, TokenId};
@@ -39,7 +41,11 @@ fn chunks_of_any_size_give_the_same_bits() {
 fn sequences_in_one_step_do_not_meet() {
     let file = FlashTiny.open().unwrap();
     let all = FlashTiny.tokens(300).unwrap();
-    let sequences = [all[..133].to_vec(), all[100..157].to_vec(), all[40..44].to_vec()];
+    let sequences = [
+        all[..133].to_vec(),
+        all[100..157].to_vec(),
+        all[40..44].to_vec(),
+    ];
     for kv_format in FORMATS {
         suite::batching(fast, &file, &sequences, kv_format, 0.0).unwrap();
     }
@@ -72,7 +78,11 @@ fn threads_and_instruction_sets_give_the_same_bits() {
     for model in [FlashTiny, KqTiny] {
         let file = model.open().unwrap();
         let tokens = tokens(model, 70);
-        let run = Run { chunks: vec![23, 1, 9], observe: false, ..Run::default() };
+        let run = Run {
+            chunks: vec![23, 1, 9],
+            observe: false,
+            ..Run::default()
+        };
         let logits = |backend: CpuBackend| {
             let mut session = Session::new(backend, &file, None, &run, tokens.len()).unwrap();
             let logits = session.feed(&tokens, &run).unwrap();
@@ -81,7 +91,10 @@ fn threads_and_instruction_sets_give_the_same_bits() {
         let expected = logits(fast());
         for threads in [1, 3, 5] {
             let backend = CpuBackend::new(threads, Precision::Fast).unwrap();
-            assert!(logits(backend) == expected, "{model:?} with {threads} threads");
+            assert!(
+                logits(backend) == expected,
+                "{model:?} with {threads} threads"
+            );
         }
         for isa in Isa::ALL {
             if let Some(backend) = CpuBackend::with_isa(2, Precision::Fast, isa).unwrap() {

@@ -60,7 +60,7 @@ pub(in crate::kernels) unsafe fn tile<U: Unpack>(
 ) {
     let runs = x.runs_per_row();
     assert!(
-        rows >= 1 && rows <= TILE && sums.len() >= x.len(),
+        (1..=TILE).contains(&rows) && sums.len() >= x.len(),
         "one tile"
     );
     assert!(weights.len() >= rows * row_bytes, "all weight rows");

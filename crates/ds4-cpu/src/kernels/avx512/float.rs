@@ -6,7 +6,6 @@ use crate::kernels::float::{FloatRows, LANES};
 use crate::kernels::scalar::Tile;
 
 /// How 16 weights become f32. All three are exact.
-#[expect(clippy::missing_safety_doc, reason = "see the methods")]
 pub(in crate::kernels) trait Load {
     /// Bytes of a weight.
     const BYTES: usize;

@@ -18,7 +18,6 @@ pub(in crate::kernels) struct Step {
 }
 
 /// A format that unpacks 256 elements at a time.
-#[expect(clippy::missing_safety_doc, reason = "see the method")]
 pub(in crate::kernels) trait Unpack {
     /// Layout of a block, and its portable form for what is left of a row after whole steps.
     type Block: Format;
