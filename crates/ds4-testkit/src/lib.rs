@@ -29,9 +29,11 @@ mod golden_model;
 pub mod sequence_state;
 pub mod stages;
 pub mod suite;
+pub mod synthetic;
 mod trace;
 
 pub use device::DeviceBackend;
 pub use golden::Golden;
 pub use golden_model::GoldenModel;
+pub use synthetic::SmallModel;
 pub use trace::{LayerTrace, Run, Session, Trace};

@@ -1,5 +1,7 @@
 //! The backend built like a device: same bits as the reference, and no way around its rules.
 
+#![expect(clippy::unwrap_used, reason = "functions that tests share")]
+
 use ds4_cpu::reference::ReferenceBackend;
 use ds4_model::backend::Pass;
 use ds4_model::step::StepBucket;

@@ -1,5 +1,7 @@
 //! The scalar reference gives the same bits however a sequence is cut, batched, moved or rewound.
 
+#![expect(clippy::unwrap_used, reason = "functions that tests share")]
+
 use ds4_cpu::reference::ReferenceBackend;
 use ds4_model::{KvFormat, TokenId};
 use ds4_testkit::GoldenModel::{self, FlashTiny, KqTiny};
