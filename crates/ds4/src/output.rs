@@ -105,18 +105,18 @@ impl Output {
             return;
         }
         if self.stderr_is_styled() {
-            self.to_stderr(&format!("{DIM}ds4: {text}{RESET}\n"));
+            self.write_stderr(&format!("{DIM}ds4: {text}{RESET}\n"));
         } else {
-            self.to_stderr(&format!("ds4: {text}\n"));
+            self.write_stderr(&format!("ds4: {text}\n"));
         }
     }
 
     /// A warning, on standard error.
     pub(crate) fn warning(&mut self, text: &str) {
         if self.stderr_is_styled() {
-            self.to_stderr(&format!("ds4: {BOLD}warning:{RESET} {text}\n"));
+            self.write_stderr(&format!("ds4: {BOLD}warning:{RESET} {text}\n"));
         } else {
-            self.to_stderr(&format!("ds4: warning: {text}\n"));
+            self.write_stderr(&format!("ds4: warning: {text}\n"));
         }
     }
 
@@ -132,11 +132,11 @@ impl Output {
         if let Some(hint) = hint {
             message.push_str(&format!("{cyan}hint{reset}: {hint}\n"));
         }
-        self.to_stderr(&message);
+        self.write_stderr(&message);
     }
 
     /// Text for standard error as it is, such as a prompt.
-    pub(crate) fn to_stderr(&mut self, text: &str) {
+    pub(crate) fn write_stderr(&mut self, text: &str) {
         // Standard output goes first, so that the two do not mix on a terminal. If neither can be
         // written there is nobody to tell.
         let _ = self.stdout.flush();

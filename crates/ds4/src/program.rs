@@ -28,7 +28,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             }
             let text = error.render().to_string();
             let text = text.strip_prefix("error: ").unwrap_or(&text);
-            Output::new().to_stderr(&format!("ds4: {text}"));
+            Output::new().write_stderr(&format!("ds4: {text}"));
             return ExitCode::from(failure::USAGE);
         }
     };

@@ -1,39 +1,41 @@
 //! Progress bars on standard error, on terminals only.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
 
-/// Shows how far a prefill is. Appears with the first step that does not finish it.
+/// Prompts below this many tokens are computed without a bar.
+const LEAST_TOKENS: usize = 128;
+
+const TEMPLATE: &str = "prefill {bar:30} {pos}/{len} tokens, {elapsed} gone, {eta} left";
+
+/// Shows how far a prefill is.
 pub(crate) struct PrefillBar {
-    visible: bool,
     bar: Option<ProgressBar>,
 }
 
 impl PrefillBar {
-    /// A bar that shows nothing yet.
-    pub(crate) fn new(output: &Output) -> Self {
-        Self {
-            visible: output.stderr_is_styled() && !output.is_quiet(),
-            bar: None,
+    /// A bar for `tokens` tokens, none of them computed yet.
+    pub(crate) fn new(tokens: usize, output: &Output) -> Self {
+        if tokens < LEAST_TOKENS || !output.stderr_is_terminal() || output.is_quiet() {
+            return Self { bar: None };
         }
+        let bar = ProgressBar::with_draw_target(Some(tokens as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style);
+        }
+        // A step of a large model takes seconds; the clock shows that it goes on.
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar: Some(bar) }
     }
 
-    /// `done` of `total` tokens are computed.
-    pub(crate) fn update(&mut self, done: usize, total: usize) {
-        if !self.visible || (self.bar.is_none() && done >= total) {
-            return;
+    /// `done` tokens are computed.
+    pub(crate) fn update(&mut self, done: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done as u64);
         }
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar =
-                ProgressBar::with_draw_target(Some(total as u64), ProgressDrawTarget::stderr());
-            const TEMPLATE: &str = "prefill {bar:30} {pos}/{len} tokens, {per_sec}, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-                bar.set_style(style);
-            }
-            bar
-        });
-        bar.set_position(done as u64);
     }
 
     /// Takes the bar off the terminal.

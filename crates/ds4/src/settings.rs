@@ -127,7 +127,7 @@ pub(crate) fn kv_format(shape: &ModelShape, asked: Option<KvTypeName>, exact: bo
 
 /// Whether rows divide into the blocks of the FP8 and FP4 forms.
 pub(crate) fn has_fp8_rows(shape: &ModelShape) -> bool {
-    shape.nope_dim() % 64 == 0 && shape.index_dim == 128
+    shape.nope_dim().is_multiple_of(64) && shape.index_dim == 128
 }
 
 /// Arguments win over `general.sampling.*` keys of the file, and those over the defaults.

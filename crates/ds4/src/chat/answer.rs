@@ -10,6 +10,7 @@ use ds4_tokenizer::{TokenId, Tokenizer};
 use super::display::AnswerDisplay;
 use super::transcript::PromptTokens;
 use crate::interrupt::ArmedInterrupt;
+use crate::output::Output;
 use crate::progress::PrefillBar;
 
 /// Why an answer ended.
@@ -84,7 +85,7 @@ impl Generator<'_> {
     pub(crate) fn prefill(
         &mut self,
         prompt: &PromptTokens,
-        bar: &mut PrefillBar,
+        output: &Output,
     ) -> anyhow::Result<AnswerReport> {
         let length = prompt.ids.len();
         let context = self.engine.options().context;
@@ -104,6 +105,9 @@ impl Generator<'_> {
             generated: 0,
             decode_seconds: 0.0,
         };
+        let held = self.session.tokens().iter().zip(&prompt.ids);
+        let common = held.take_while(|(held, wanted)| held == wanted).count();
+        let mut bar = PrefillBar::new(length - common, output);
         let start = Instant::now();
         let before_think = length - usize::from(self.thinking);
         let mut stages = vec![prompt.history, before_think, length];
@@ -112,8 +116,7 @@ impl Generator<'_> {
         let mut first = true;
         for end in stages {
             let before = report.prefilled;
-            let mut progress =
-                |done, total| bar.update(before + done, before + total + length - end);
+            let mut progress = |done, _| bar.update(before + done);
             let mut control = SyncControl {
                 cancel: self.interrupt.cancel(),
                 progress: &mut progress,

@@ -17,7 +17,6 @@ use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
 use crate::model_file::ModelFile;
 use crate::output::Output;
-use crate::progress::PrefillBar;
 use crate::settings::{ChatSettings, THINK_MAX_CONTEXT, Thinking};
 use crate::table::{Table, bytes, grouped};
 
@@ -104,9 +103,7 @@ impl Chat {
             max_tokens: self.settings.max_tokens,
             thinking: thinking != Thinking::Off,
         };
-        let mut bar = PrefillBar::new(output);
-        let report = generator.prefill(&prompt, &mut bar)?;
-        drop(bar);
+        let report = generator.prefill(&prompt, output)?;
         if report.outcome == Outcome::Interrupted {
             return Ok(report);
         }

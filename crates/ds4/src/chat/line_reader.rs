@@ -88,7 +88,7 @@ impl LineReader {
             },
             Self::Plain { shows_prompt } => {
                 if *shows_prompt {
-                    output.to_stderr(PROMPT);
+                    output.write_stderr(PROMPT);
                 }
                 read_plain()
             }

@@ -106,8 +106,8 @@ fn command(
     output: &mut Output,
 ) -> anyhow::Result<Next> {
     match SlashCommand::parse(text).map_err(UsageError)? {
-        SlashCommand::Help => output.to_stderr(&help()),
-        SlashCommand::Status => output.to_stderr(&chat.status()?),
+        SlashCommand::Help => output.write_stderr(&help()),
+        SlashCommand::Status => output.write_stderr(&chat.status()?),
         SlashCommand::Thinking(thinking) => chat.set_thinking(thinking, output),
         SlashCommand::Context(tokens) => chat.set_context(tokens, output)?,
         SlashCommand::Read(path) => {

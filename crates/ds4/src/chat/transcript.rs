@@ -66,7 +66,7 @@ impl Turn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PromptTokens {
     pub(crate) ids: Vec<TokenId>,
-    /// How many of them are the conversation before the new message.
+    /// How many of them are the answered turns before the new message, 0 without any.
     pub(crate) history: usize,
 }
 
@@ -127,7 +127,7 @@ impl Transcript {
         let mut answers = self.turns.iter();
         let mut at = 0;
         while let Some(piece) = pieces.get(at) {
-            if is(piece, ControlToken::User) {
+            if is(piece, ControlToken::User) && !self.turns.is_empty() {
                 history = ids.len();
             }
             push_piece(tokenizer, piece, &mut ids)?;

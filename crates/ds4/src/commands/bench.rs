@@ -149,7 +149,7 @@ pub(crate) fn run(
 /// What the memory gives `threads` threads together, in bytes per second.
 fn bandwidth(threads: usize) -> anyhow::Result<f64> {
     let mut team = ds4_cpu::team::Team::new(threads)?;
-    Ok(ds4_cpu::measure_memory_bandwidth(&mut team))
+    Ok(ds4_cpu::bandwidth::measure_memory_bandwidth(&mut team))
 }
 
 /// Token ids that look like nothing in particular: a linear congruential sequence (Knuth's MMIX).
@@ -174,8 +174,8 @@ fn measure(
     output: &Output,
 ) -> anyhow::Result<Run> {
     let mut session = engine.session()?;
-    let mut bar = PrefillBar::new(output);
-    let mut progress = |done, total| bar.update(done, total);
+    let mut bar = PrefillBar::new(prompt.len(), output);
+    let mut progress = |done, _| bar.update(done);
     let mut control = SyncControl {
         cancel: interrupt.cancel(),
         progress: &mut progress,

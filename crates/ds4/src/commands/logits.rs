@@ -80,8 +80,8 @@ pub(crate) fn run(
     let mut writer = NpyWriter::create(&arguments.out, rows, shape.vocabulary)?;
 
     let armed = interrupt.arm();
-    let mut bar = PrefillBar::new(output);
-    let mut progress = |done, total| bar.update(done, total);
+    let mut bar = PrefillBar::new(ids.len(), output);
+    let mut progress = |done, _| bar.update(done);
     let mut control = SyncControl {
         cancel: armed.cancel(),
         progress: &mut progress,

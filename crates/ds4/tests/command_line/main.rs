@@ -1,0 +1,16 @@
+//! The built program, as scripts and people use it.
+#![cfg(unix)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test may panic, and clippy.toml knows only its functions"
+)]
+
+mod chat;
+mod interactive;
+mod json_lines;
+mod logits;
+mod model_files;
+mod program;
+mod pseudo_terminal;
+mod test_model;
+mod usage;
