@@ -37,7 +37,7 @@ pub(crate) fn write_script(path: &Path, successors: &[(&str, &str)]) {
         .map(|&(token, next)| (id_of(token), id_of(next)))
         .collect();
     write(path, "script", |tensor, bytes| match tensor.name.as_str() {
-        "token_embd.weight" => rows(tensor.ty, |token, column| sign(token, column)),
+        "token_embd.weight" => rows(tensor.ty, sign),
         "output.weight" => rows(tensor.ty, |token, column| {
             let predecessors = pairs.iter().filter(|&&(_, next)| next == token);
             predecessors.map(|&(before, _)| sign(before, column)).sum()
@@ -119,7 +119,7 @@ fn write(path: &Path, name: &str, change: impl Fn(&TensorInfo, Vec<u8>) -> Vec<u
         .unwrap();
     metadata.insert("tokenizer.ggml.token_type", types).unwrap();
     metadata
-        .insert("tokenizer.ggml.merges", Array::of_strings(&["a b"]))
+        .insert("tokenizer.ggml.merges", Array::of_strings(["a b"]))
         .unwrap();
     metadata
         .insert(
