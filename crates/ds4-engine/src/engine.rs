@@ -3,7 +3,10 @@
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use ds4_cpu::backend::CpuBackend;
+use ds4_cpu::kernels::Precision;
 use ds4_cpu::reference::ReferenceBackend;
+use ds4_cpu::team::default_thread_count;
 use ds4_gguf::GgufFile;
 use ds4_model::{
     Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, ModelShape, Step, StepSequence,
@@ -169,7 +172,7 @@ impl Engine {
         let total = file.tensors().len() + mtp.map_or(0, |file| file.tensors().len());
         let progress = &mut |tensors| progress(LoadProgress { tensors, total });
         let (runner, backend_name): (Box<dyn Runner>, _) = match options.backend {
-            BackendKind::Reference | BackendKind::Cpu => (
+            BackendKind::Reference => (
                 Box::new(Executor::new(
                     ReferenceBackend,
                     file,
@@ -179,6 +182,11 @@ impl Engine {
                 )?),
                 "reference",
             ),
+            BackendKind::Cpu => {
+                let cpu = Self::cpu_backend(options)?;
+                let runner = Executor::new(cpu, file, mtp, executor_options, progress)?;
+                (Box::new(runner), "cpu")
+            }
         };
         static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
@@ -193,6 +201,16 @@ impl Engine {
             free_slots: (0..executor_options.capacity.slots).rev().collect(),
             pool: PagePool::new(executor_options.capacity.pages),
         })
+    }
+
+    fn cpu_backend(options: &EngineOptions) -> Result<CpuBackend, EngineError> {
+        let threads = options.threads.unwrap_or_else(default_thread_count);
+        let precision = if options.exact {
+            Precision::Exact
+        } else {
+            Precision::Fast
+        };
+        Ok(CpuBackend::new(threads, precision)?)
     }
 
     /// Dimensions of the model.

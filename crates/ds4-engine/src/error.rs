@@ -1,5 +1,6 @@
 //! What the engine reports.
 
+use ds4_cpu::team::TeamError;
 use ds4_model::ModelError;
 use thiserror::Error;
 
@@ -11,6 +12,9 @@ pub enum EngineError {
     /// The model could not be loaded or run.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The threads of the CPU backend could not be started.
+    #[error(transparent)]
+    Threads(#[from] TeamError),
     /// A setting of the engine is out of range.
     #[error("{name} is {found}, expected {expected}")]
     Setting {

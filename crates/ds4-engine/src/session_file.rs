@@ -331,7 +331,7 @@ impl<'a> Reader<'a> {
         count: u64,
         what: &str,
     ) -> Result<impl Iterator<Item = [u8; 4]> + use<'a>, EngineError> {
-        let bytes = count.checked_mul(4).unwrap_or(u64::MAX);
+        let bytes = count.saturating_mul(4);
         let taken = self.take(bytes, what)?;
         Ok(taken
             .chunks_exact(4)
