@@ -48,10 +48,25 @@ fn mtp_block_agrees_in_both_dialects() {
     }
 }
 
+fn mtp_700(model: GoldenModel) {
+    suite::mtp(
+        ReferenceBackend,
+        model,
+        700,
+        &Run::default(),
+        &Tolerance::F32,
+    )
+    .expect("the golden logits");
+}
+
 #[test]
-fn mtp_block_agrees_at_700() {
-    let run = Run::default();
-    suite::mtp(ReferenceBackend, FlashTiny, 700, &run, &Tolerance::F32).unwrap();
+fn mtp_block_of_flash_tiny_agrees_at_700() {
+    mtp_700(FlashTiny);
+}
+
+#[test]
+fn mtp_block_of_kq_tiny_agrees_at_700() {
+    mtp_700(KqTiny);
 }
 
 /// llama.cpp and the published engine compute on the same quantised files with activations rounded
