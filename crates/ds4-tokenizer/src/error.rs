@@ -31,6 +31,14 @@ pub enum TokenizerError {
     /// No tokens at all.
     #[error("the vocabulary has no tokens; is this the right file?")]
     EmptyVocabulary,
+    /// An id far beyond the number of tokens.
+    #[error("token id {id} is too large for a vocabulary of {entries} tokens")]
+    IdsTooSparse {
+        /// The largest id.
+        id: u64,
+        /// Tokens in the file.
+        entries: usize,
+    },
     /// More tokens, or a larger id, than [`MAX_VOCABULARY_SIZE`].
     #[error("token id {id} is beyond the largest supported id {}", MAX_VOCABULARY_SIZE - 1)]
     IdTooLarge {

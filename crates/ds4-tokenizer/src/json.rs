@@ -13,6 +13,9 @@ use crate::pre_tokenizer::PreTokenizer;
 use crate::source::split_merge;
 use crate::vocabulary::{RawToken, RawVocabulary, TokenId, TokenKind};
 
+/// Unused ids that any vocabulary may have: few lines of JSON must not ask for much memory.
+const MAX_HOLES: usize = 1 << 16;
+
 /// The parts of the file that decide about token ids. The decoder and the post-processor are
 /// fixed by the model being byte-level: no ids are added around a text.
 #[derive(Deserialize)]
@@ -147,6 +150,13 @@ impl<'a> TokenizerFile<'a> {
         if largest as usize >= MAX_VOCABULARY_SIZE {
             return Err(TokenizerError::IdTooLarge {
                 id: u64::from(largest),
+            });
+        }
+        let entries = self.model.vocab.0.len() + self.added_tokens.len();
+        if largest as usize >= MAX_HOLES + 4 * entries {
+            return Err(TokenizerError::IdsTooSparse {
+                id: u64::from(largest),
+                entries,
             });
         }
         let mut tokens: Vec<Option<RawToken<'_>>> = vec![None; largest as usize + 1];

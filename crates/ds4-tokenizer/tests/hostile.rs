@@ -276,6 +276,11 @@ fn merges_that_cannot_be() {
 #[test]
 fn odd_but_sound_vocabularies_work() {
     // Unused ids.
+    let sparse = changed(|file| file["model"]["vocab"]["xy"] = json!(200_000)).unwrap_err();
+    assert!(
+        matches!(sparse, TokenizerError::IdsTooSparse { id: 200_000, .. }),
+        "{sparse}"
+    );
     let holes = changed(|file| file["model"]["vocab"]["xy"] = json!(1000)).unwrap();
     assert_eq!(holes.vocabulary_size(), 1001);
     assert_eq!(holes.token_bytes(999), None);
