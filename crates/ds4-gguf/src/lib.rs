@@ -2,7 +2,7 @@
 //!
 //! [`GgufFile`] opens a model (one file or all parts of a split one), [`Metadata`] has its keys,
 //! [`TensorInfo`] its tensors, and [`TensorBytes`] the data of one, without a copy. [`GgufWriter`]
-//! writes a file. Only version 3, little-endian, is read and written.
+//! writes a file, [`GgufLayout`] says where its parts lie. Only version 3, little-endian, is read and written.
 //!
 //! ```
 //! use ds4_gguf::{GgufFile, GgufWriter, Metadata, TensorSpec};
@@ -35,6 +35,7 @@ mod file;
 #[cfg(unix)]
 pub mod guard;
 mod header;
+mod layout;
 mod metadata;
 mod shared_bytes;
 mod value;
@@ -43,7 +44,8 @@ mod writer;
 pub use error::{GgufError, HeaderProblem, MetadataError, SplitProblem, TensorProblem};
 pub use file::GgufFile;
 pub use header::{DEFAULT_ALIGNMENT, TensorInfo};
+pub use layout::{GgufLayout, TensorPlace, TensorSpec};
 pub use metadata::Metadata;
 pub use shared_bytes::{SharedBytes, TensorBytes};
 pub use value::{Array, Value, ValueType};
-pub use writer::{GgufWriter, TensorSpec};
+pub use writer::GgufWriter;

@@ -3,23 +3,11 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use ds4_quant::TensorType;
 use tempfile::NamedTempFile;
 
 use crate::error::GgufError;
-use crate::header::{MAGIC, VERSION, align_up, alignment, tensor_bytes};
+use crate::layout::{GgufLayout, TensorSpec};
 use crate::metadata::Metadata;
-
-/// A tensor that is going to be written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorSpec {
-    /// Name, unique in the file.
-    pub name: String,
-    /// Dimensions in GGUF order, fastest first.
-    pub dims: Vec<u64>,
-    /// Type of the elements.
-    pub ty: TensorType,
-}
 
 /// Writes a file under a temporary name beside its place and moves it there when it is complete. A
 /// writer that is dropped before [`GgufWriter::finish`] leaves nothing behind.
@@ -44,68 +32,21 @@ impl GgufWriter {
         metadata: &Metadata,
         tensors: &[TensorSpec],
     ) -> Result<Self, GgufError> {
-        let file = path.display().to_string();
-        let alignment = alignment(metadata).map_err(|problem| GgufError::Header {
-            file: file.clone(),
-            offset: 0,
-            problem,
-        })?;
-        let mut header = Vec::new();
-        header.extend(MAGIC);
-        header.extend(VERSION.to_le_bytes());
-        header.extend((tensors.len() as u64).to_le_bytes());
-        header.extend((metadata.len() as u64).to_le_bytes());
-        for (key, value) in metadata.iter() {
-            put_string(&mut header, key);
-            header.extend(value.value_type().id().to_le_bytes());
-            value.write(&mut header);
-        }
-        let mut sizes = Vec::new();
-        let mut names = std::collections::HashSet::new();
-        let mut offset = 0;
-        for tensor in tensors {
-            let refuse = |problem| GgufError::Tensor {
-                file: file.clone(),
-                tensor: tensor.name.clone(),
-                problem,
-            };
-            if tensor.name.is_empty() || !names.insert(&tensor.name) {
-                return Err(GgufError::Write {
-                    tensor: tensor.name.clone(),
-                    problem: "its name is empty or that of another tensor".to_owned(),
-                });
-            }
-            let size = tensor_bytes(&tensor.dims, tensor.ty).map_err(refuse)?;
-            put_string(&mut header, &tensor.name);
-            header.extend((tensor.dims.len() as u32).to_le_bytes());
-            for dim in &tensor.dims {
-                header.extend(dim.to_le_bytes());
-            }
-            header.extend(tensor.ty.id().to_le_bytes());
-            header.extend(u64::to_le_bytes(offset));
-            let end = offset
-                .checked_add(size)
-                .and_then(|end| align_up(end, alignment));
-            offset = end.ok_or_else(|| {
-                refuse(crate::TensorProblem::Overflow {
-                    dims: tensor.dims.clone(),
-                    ty: tensor.ty,
-                })
-            })?;
-            sizes.push((tensor.name.clone(), size));
-        }
-        let padding = header.len().next_multiple_of(alignment as usize);
-        header.resize(padding, 0);
+        let layout = GgufLayout::new(&path.display().to_string(), metadata, tensors)?;
         let out = temporary(path).map_err(|source| io(path, "create the file", source))?;
         let mut writer = Self {
             out: BufWriter::with_capacity(1 << 20, out),
             path: path.to_owned(),
-            alignment,
-            tensors: sizes,
+            alignment: layout.alignment,
+            tensors: layout
+                .tensors()
+                .iter()
+                .map(|place| (place.name.clone(), place.bytes))
+                .collect(),
             current: 0,
             written: 0,
         };
-        writer.put(&header)?;
+        writer.put(layout.header())?;
         Ok(writer)
     }
 
@@ -201,11 +142,6 @@ fn io(path: &Path, action: &'static str, source: std::io::Error) -> GgufError {
         action,
         source,
     }
-}
-
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
 }
 
 fn directory(path: &Path) -> &Path {
