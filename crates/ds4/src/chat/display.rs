@@ -103,3 +103,11 @@ impl<'a> AnswerDisplay<'a> {
         self.output.flush()
     }
 }
+
+impl Drop for AnswerDisplay<'_> {
+    fn drop(&mut self) {
+        // After a failure the error gets a line of its own; a stream that cannot be written was
+        // reported already.
+        let _ = self.end_line();
+    }
+}
