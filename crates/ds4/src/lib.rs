@@ -24,6 +24,7 @@ mod failure;
 mod interrupt;
 mod json_lines;
 mod loaded_model;
+mod machine_memory;
 mod model_file;
 mod npy;
 mod output;

@@ -15,6 +15,7 @@ use super::transcript::{Transcript, Turn};
 use crate::failure::{Hint, Interrupted};
 use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
+use crate::machine_memory;
 use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::settings::{ChatSettings, THINK_MAX_CONTEXT, Thinking};
@@ -41,6 +42,7 @@ struct Runtime {
 
 impl Runtime {
     fn open(model: &ModelFile, options: &EngineOptions) -> anyhow::Result<Self> {
+        machine_memory::check(&MemoryPlan::for_file(&model.file, options)?)?;
         let mut engine = Engine::open(&model.file, None, options, &mut |_| {})
             .with_context(|| format!("cannot load the model `{}`", model.label))?;
         let session = engine.session()?;
@@ -162,6 +164,7 @@ impl Chat {
         };
         // Refuses what cannot be before anything is given up.
         let plan = MemoryPlan::for_file(&self.model.file, &options)?;
+        machine_memory::check(&plan)?;
         // Two KV caches at a time could be too much. If opening fails, the context before opens
         // again with the next answer.
         self.runtime = None;

@@ -11,15 +11,19 @@ use crate::failure::{self, Interrupted, UsageError};
 use crate::model_file::read_text;
 use crate::output::Output;
 
-/// Talks until the user leaves.
+/// Talks until the user leaves. With `save_as` the session is saved after every answer.
 ///
 /// # Errors
 /// Only if nothing can be read or written any more.
 pub(crate) fn run_repl(
     chat: &mut Chat,
-    mut save_as: Option<SessionName>,
+    save_as: Option<SessionName>,
     output: &mut Output,
 ) -> anyhow::Result<()> {
+    let mut names = SessionNames {
+        last: save_as.clone(),
+        after_every_answer: save_as,
+    };
     let mut lines = LineReader::new(output)?;
     output.note("type a message, or /help for the commands; Ctrl-D leaves");
     loop {
@@ -33,8 +37,8 @@ pub(crate) fn run_repl(
         };
         let done = match line.trim() {
             "" => Ok(Next::Continue),
-            text if text.starts_with('/') => command(chat, text, &mut save_as, output),
-            text => say(chat, text, save_as.as_ref(), output).map(|()| Next::Continue),
+            text if text.starts_with('/') => command(chat, text, &mut names, output),
+            text => say(chat, text, &names, output).map(|()| Next::Continue),
         };
         match done {
             Ok(Next::Continue) => {}
@@ -46,6 +50,13 @@ pub(crate) fn run_repl(
             }
         }
     }
+}
+
+/// Under which names the session is saved.
+struct SessionNames {
+    /// Where `/save` without a name goes.
+    last: Option<SessionName>,
+    after_every_answer: Option<SessionName>,
 }
 
 enum Next {
@@ -65,12 +76,12 @@ fn is_broken_output(error: &anyhow::Error) -> bool {
 fn say(
     chat: &mut Chat,
     message: &str,
-    save_as: Option<&SessionName>,
+    names: &SessionNames,
     output: &mut Output,
 ) -> anyhow::Result<()> {
     let report = chat.answer(message, output)?;
     tell(&report, output);
-    if let Some(name) = save_as
+    if let Some(name) = &names.after_every_answer
         && chat.turns() > 0
     {
         chat.save(name)?;
@@ -102,7 +113,7 @@ pub(crate) fn tell(report: &AnswerReport, output: &mut Output) {
 fn command(
     chat: &mut Chat,
     text: &str,
-    save_as: &mut Option<SessionName>,
+    names: &mut SessionNames,
     output: &mut Output,
 ) -> anyhow::Result<Next> {
     match SlashCommand::parse(text).map_err(UsageError)? {
@@ -112,17 +123,17 @@ fn command(
         SlashCommand::Context(tokens) => chat.set_context(tokens, output)?,
         SlashCommand::Read(path) => {
             let message = read_text(&path)?;
-            say(chat, message.trim_end(), save_as.as_ref(), output)?;
+            say(chat, message.trim_end(), names, output)?;
         }
         SlashCommand::Save(name) => {
-            let Some(name) = name.or_else(|| save_as.clone()) else {
+            let Some(name) = name.or_else(|| names.last.clone()) else {
                 return Err(anyhow!("the session has no name yet: `/save NAME`"));
             };
             chat.save(&name)?;
             output.note(&format!(
                 "saved session `{name}`; --load-session {name} goes on with it"
             ));
-            *save_as = Some(name);
+            names.last = Some(name);
         }
         SlashCommand::Load(name) => {
             chat.load(&name)?;
@@ -130,6 +141,7 @@ fn command(
                 "loaded session `{name}` with {} answers",
                 chat.turns()
             ));
+            names.last = Some(name);
         }
         SlashCommand::Quit => return Ok(Next::Leave),
     }

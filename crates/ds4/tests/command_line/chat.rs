@@ -248,6 +248,33 @@ fn sessions_are_private_and_survive_every_refusal() {
 }
 
 #[test]
+fn the_data_directory_can_be_elsewhere() {
+    let home = home();
+    let model = thinking_model(home.path());
+    let data = home.path().join("data");
+    std::fs::create_dir_all(data.join("ds4/models")).unwrap();
+    fs::rename(&model, data.join("ds4/models/deepseek-v4-flash.gguf")).unwrap();
+    let arguments = [
+        "-m",
+        "deepseek-v4-flash",
+        "-c",
+        "512",
+        "--save-session",
+        "s",
+        "-p",
+        "hello",
+    ];
+    let output = command(home.path())
+        .args(arguments)
+        .env("XDG_DATA_HOME", &data)
+        .output()
+        .unwrap();
+    assert_eq!(output.stdout, b"OK\n");
+    assert!(data.join("ds4/sessions/s.ds4session").exists());
+    assert!(!home.path().join(".local").exists());
+}
+
+#[test]
 fn a_prompt_that_does_not_fit_is_refused_with_advice() {
     let home = home();
     let model = thinking_model(home.path());

@@ -206,3 +206,78 @@ fn a_long_prefill_shows_its_progress_and_takes_it_away() {
     let cleared = screen[bar..].find("\x1b[2K").expect("the bar is cleared");
     assert!(screen[bar + cleared..].contains("OK\r\n"), "{screen:?}");
 }
+
+#[test]
+fn ctrl_c_during_prefill_takes_the_message_back() {
+    let home = home();
+    let model = thinking_model(home.path());
+    std::fs::write(home.path().join("long.txt"), "x".repeat(60_000)).unwrap();
+    let mut terminal = chat(home.path(), &["-m", &model, "-c", "100000", "--nothink"]);
+    terminal.expect("ds4> ");
+    terminal.line("/read long.txt");
+    terminal.expect("tokens, ");
+    terminal.keys("\x03");
+    terminal.expect("your message was taken back");
+    terminal.expect("ds4> ");
+    terminal.line("/status");
+    terminal.expect("answers   0");
+    terminal.expect("ds4> ");
+    terminal.line("short");
+    terminal.expect("OK\r\n");
+    terminal.expect("ds4> ");
+    terminal.keys("\x04");
+    let (code, screen) = terminal.finish();
+    assert_eq!(code, Some(0), "{screen}");
+}
+
+#[test]
+fn a_model_file_that_changes_is_noticed_and_the_chat_goes_on() {
+    let home = home();
+    let model = thinking_model(home.path());
+    let mut terminal = chat(home.path(), &["-m", &model, "-c", "512"]);
+    terminal.expect("ds4> ");
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&model)
+        .unwrap();
+    file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+    terminal.line("hello");
+    terminal.expect("the file changed after it was opened");
+    terminal.expect("ds4> ");
+    terminal.line("/quit");
+    let (code, screen) = terminal.finish();
+    assert_eq!(code, Some(0), "{screen}");
+}
+
+#[test]
+fn a_session_is_saved_and_loaded_in_the_chat() {
+    let home = home();
+    let model = thinking_model(home.path());
+    let mut terminal = chat(home.path(), &["-m", &model, "-c", "512"]);
+    terminal.expect("ds4> ");
+    terminal.line("one");
+    terminal.expect("OK\r\n");
+    terminal.expect("ds4> ");
+    terminal.line("/save trip");
+    terminal.expect("saved session `trip`");
+    terminal.expect("ds4> ");
+    terminal.line("two");
+    terminal.expect("OK\r\n");
+    terminal.expect("ds4> ");
+    // What was said after saving is gone, and thinking is as it was.
+    terminal.line("/nothink");
+    terminal.expect("ds4> ");
+    terminal.line("/load trip");
+    terminal.expect("with 1 answers");
+    terminal.expect("ds4> ");
+    terminal.line("/status");
+    terminal.expect("answers   1");
+    terminal.expect("thinking  on");
+    terminal.expect("ds4> ");
+    terminal.line("/load trap");
+    terminal.expect("no session `trap`");
+    terminal.expect("ds4> ");
+    terminal.line("/quit");
+    let (code, screen) = terminal.finish();
+    assert_eq!(code, Some(0), "{screen}");
+}
