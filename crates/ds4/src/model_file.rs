@@ -35,11 +35,7 @@ impl ModelFile {
     /// otherwise it is the name of a model in the models directory.
     pub(crate) fn open(choice: Option<&str>) -> anyhow::Result<Self> {
         match choice {
-            None => Self::built_in().hint(|| {
-                "name a model: `--model FILE.gguf`, or `--model NAME` for one in the models \
-                 directory"
-                    .to_owned()
-            }),
+            None => Self::built_in(),
             Some(name) if is_path(name) => Self::at(Path::new(name), name.to_owned()),
             Some(built_in_model::NAME) => Self::built_in(),
             Some(name) => Self::named(name),
@@ -47,9 +43,7 @@ impl ModelFile {
     }
 
     fn built_in() -> anyhow::Result<Self> {
-        let bytes =
-            built_in_model::BYTES.ok_or_else(|| anyhow!("this build has no built-in model"))?;
-        let file = GgufFile::from_static(built_in_model::NAME, bytes)?;
+        let file = GgufFile::from_static(built_in_model::NAME, built_in_model::bytes())?;
         Ok(Self {
             file,
             label: built_in_model::NAME.to_owned(),

@@ -252,7 +252,7 @@ fn the_data_directory_can_be_elsewhere() {
     let home = home();
     let model = thinking_model(home.path());
     let data = home.path().join("data");
-    std::fs::create_dir_all(data.join("ds4/models")).unwrap();
+    fs::create_dir_all(data.join("ds4/models")).unwrap();
     fs::rename(&model, data.join("ds4/models/deepseek-v4-flash.gguf")).unwrap();
     let arguments = [
         "-m",

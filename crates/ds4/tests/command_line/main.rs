@@ -5,6 +5,7 @@
     reason = "a test may panic, and clippy.toml knows only its functions"
 )]
 
+mod built_in;
 mod chat;
 mod interactive;
 mod json_lines;
