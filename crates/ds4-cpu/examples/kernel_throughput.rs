@@ -50,22 +50,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let peak = peak_multiply_adds(isa, &mut team);
         println!("\n{isa}; peak {:.0} G byte products/s", peak / 1e9);
         println!(
-            "{:8} {:>22} {:>34}",
+            "{:8} {:>22} {:>46}",
             "", "decode, from memory", "prefill, G products/s (of peak)"
         );
         println!(
-            "{:8} {:>8} {:>13}   n=2     n=4     n=8    n=16   n=128",
-            "type", "GB/s", "of bandwidth"
+            "{:8} {:>8} {:>13} {:>11}   n=2     n=4     n=8    n=16   n=128",
+            "type", "GB/s", "of bandwidth", "from cache"
         );
         for ty in TYPES
             .into_iter()
             .filter(|ty| only.is_none_or(|only| only == *ty))
         {
-            let decode = decode_bytes_per_second(&kernels, ty, &mut team);
+            let decode = decode_bytes_per_second(&kernels, ty, 160 << 20, 1, &mut team);
+            let cached = decode_bytes_per_second(&kernels, ty, 384 << 10, 100, &mut team);
             print!(
-                "{ty:8} {:8.2} {:12.0}%",
+                "{ty:8} {:8.2} {:12.0}% {:11.2}",
                 decode / 1e9,
-                100.0 * decode / bandwidth
+                100.0 * decode / bandwidth,
+                cached / 1e9
             );
             for n in [2, 4, 8, 16, 128] {
                 let rate = prefill_products_per_second(&kernels, ty, n, &mut team);
@@ -180,10 +182,16 @@ fn processor_seconds() -> f64 {
         .as_secs_f64()
 }
 
-/// One row of activations, 4096 columns, weights far larger than any cache.
-fn decode_bytes_per_second(kernels: &Kernels, ty: TensorType, team: &mut Team) -> f64 {
+/// One row of activations, 4096 columns, `bytes` of weights read `repeats` times.
+fn decode_bytes_per_second(
+    kernels: &Kernels,
+    ty: TensorType,
+    bytes: usize,
+    repeats: usize,
+    team: &mut Team,
+) -> f64 {
     let columns = 4096;
-    let rows = (160 << 20) / (columns / ty.block_elements() * ty.block_bytes()) / 64 * 64;
+    let rows = bytes / (columns / ty.block_elements() * ty.block_bytes()) / 32 * 32;
     let weights = weights(ty, rows * columns);
     let Ok(matrix) = Matrix::new(ty, rows, columns, &weights) else {
         return 0.0;
@@ -191,9 +199,12 @@ fn decode_bytes_per_second(kernels: &Kernels, ty: TensorType, team: &mut Team) -
     let problem = Problem::new(kernels, 1, columns);
     let seconds = fastest(4, team, |member| {
         let mut workspace = Workspace::new(1, columns);
-        problem.multiply(kernels, &matrix, member.share(0..rows, 16), &mut workspace);
+        for _ in 0..repeats {
+            let rows = member.share(0..rows, 16);
+            problem.multiply(kernels, &matrix, rows, &mut workspace);
+        }
     });
-    weights.len() as f64 / seconds
+    (weights.len() * repeats) as f64 / seconds
 }
 
 fn prefill_products_per_second(

@@ -172,7 +172,7 @@ impl Scratch {
     }
 
     fn new(shape: &ModelShape, rows: usize, threads: usize) -> Self {
-        let padded = |rows: usize, columns: usize| rows * columns.next_multiple_of(256);
+        let padded = |rows: usize, columns: usize| rows * columns.next_multiple_of(512);
         let widths = [
             shape.hidden,
             shape.q_lora,

@@ -5,7 +5,7 @@
 //! blocks and shares one scale among 256 elements for super-blocks; both are coarser.
 //!
 //! The same bytes are kept in two arrangements:
-//! - planes, for one row at a time: elements in order, elements of each 256 split by `index % 4`
+//! - planes, for one row at a time: elements in order, elements of each 512 split by `index % 8`
 //!   (the order in which the 2-bit codebook kernel meets them), sums of 16, scales;
 //! - [`Run`]s, for batches: everything about a run side by side, so that one pointer per row is enough.
 
@@ -13,6 +13,9 @@ use std::marker::PhantomData;
 
 /// Elements that share a scale.
 pub const RUN: usize = 32;
+
+/// Elements of two super-blocks; rows are padded to them.
+pub(crate) const PAIR: usize = 512;
 
 /// One run of a row, for batched kernels.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +53,7 @@ pub struct Activations {
     capacity: usize,
     rows: usize,
     columns: usize,
-    /// `[rows, columns rounded up to 256]`.
+    /// `[rows, columns rounded up to 512]`.
     ordered: Vec<Line>,
     split: Vec<Line>,
     /// `[rows, columns / 16]`.
@@ -65,7 +68,8 @@ pub struct Activations {
 pub(crate) struct RowRuns<'a> {
     /// Elements in order.
     pub(crate) ordered: &'a [i8],
-    /// Elements of each 256, those with `index % 4 == 0` first, then 1, 2, 3. Only whole 256s count.
+    /// Elements of each 512, those with `index % 8 == 0` first, then 1, …, 7. Behind the last column is
+    /// whatever was there before. Empty for a slice that does not start on a multiple of 512.
     pub(crate) split: &'a [i8],
     /// Sums of 16 elements.
     pub(crate) sums: &'a [i16],
@@ -76,7 +80,7 @@ pub(crate) struct RowRuns<'a> {
 /// One row of [`Activations`] to be filled by a quantiser.
 #[derive(Debug)]
 pub(crate) struct RowMut<'a> {
-    /// Elements in order, room for a multiple of 256.
+    /// Elements in order, room for a multiple of 512.
     pub(crate) ordered: &'a mut [i8],
     /// See [`RowRuns::split`].
     pub(crate) split: &'a mut [i8],
@@ -91,7 +95,7 @@ pub(crate) struct RowMut<'a> {
 impl Activations {
     /// Room for `max_rows` rows of at most `max_columns` columns each, or more and shorter rows.
     pub fn new(max_rows: usize, max_columns: usize) -> Self {
-        let capacity = max_rows * max_columns.next_multiple_of(256);
+        let capacity = max_rows * max_columns.next_multiple_of(PAIR);
         Self {
             capacity,
             rows: 0,
@@ -106,7 +110,7 @@ impl Activations {
 
     /// Whether rows of that shape have room.
     pub fn fits(&self, rows: usize, columns: usize) -> bool {
-        rows * columns.next_multiple_of(256) <= self.capacity
+        rows * columns.next_multiple_of(PAIR) <= self.capacity
     }
 
     /// Bytes held.
@@ -139,7 +143,7 @@ impl Activations {
     }
 
     fn padded(&self) -> usize {
-        self.columns.next_multiple_of(256)
+        self.columns.next_multiple_of(PAIR)
     }
 
     /// For threads that fill different rows at the same time.
@@ -226,7 +230,7 @@ impl ActivationsWriter<'_> {
     /// Until all threads have passed a barrier, no other thread takes the same row, and none reads it.
     pub(crate) unsafe fn row(&self, row: usize) -> RowMut<'_> {
         assert!(row < self.rows, "row outside the activations");
-        let (padded, runs) = (self.columns.next_multiple_of(256), self.columns / RUN);
+        let (padded, runs) = (self.columns.next_multiple_of(PAIR), self.columns / RUN);
         // SAFETY: `row` is one of the rows that `set_shape` checked to have room, every field of the
         // activations is borrowed exclusively for the writer's lifetime, rows are disjoint in every field,
         // and the caller promises that no two threads use the same row.
@@ -258,11 +262,19 @@ impl ActivationsWriter<'_> {
 }
 
 impl<'a> RowRuns<'a> {
-    /// The runs from `start`, `count` of them. `start` is a multiple of 8 where `split` is used.
+    /// The runs from `start`, `count` of them.
     pub(crate) fn slice(self, start: usize, count: usize) -> Self {
+        let first = start * RUN;
+        let last = ((start + count) * RUN)
+            .next_multiple_of(PAIR)
+            .min(self.split.len());
         Self {
-            ordered: &self.ordered[start * RUN..(start + count) * RUN],
-            split: &self.split[start * RUN..(start + count) * RUN],
+            ordered: &self.ordered[first..(start + count) * RUN],
+            split: if first.is_multiple_of(PAIR) {
+                &self.split[first..last]
+            } else {
+                &[]
+            },
             sums: &self.sums[2 * start..2 * (start + count)],
             scales: &self.scales[start..start + count],
         }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::activations::{RUN, RowMut, RowRuns, Run};
+use super::activations::{PAIR, RUN, RowMut, RowRuns, Run};
 use super::format::{Format, Terms, blocks};
 
 /// Rows that are computed side by side.
@@ -46,8 +46,8 @@ pub(crate) fn quantize(values: &[f32], row: RowMut<'_>) {
             minus_128_sums: [sums[0] + sums[1], sums[0]].map(|sum| -128 * i32::from(sum)),
         };
         for (i, &q) in q.iter().enumerate() {
-            let index = run % 8 * RUN + i;
-            row.split[run / 8 * 256 + index % 4 * 64 + index / 4] = q;
+            let index = run * RUN + i;
+            row.split[index / PAIR * PAIR + i % 8 * (PAIR / 8) + index % PAIR / 8] = q;
         }
     }
 }

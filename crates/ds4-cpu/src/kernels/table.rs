@@ -169,7 +169,7 @@ fn avx512(_proof: super::isa::Avx512) -> Table {
 fn avx512_blocks(ty: TensorType) -> Option<BlockKernels> {
     use super::avx512::batch::tile;
     use super::avx512::terms::terms;
-    use super::avx512::{codebook, integer32, iq2_xxs, k_quants, unpack::Unpack};
+    use super::avx512::{codebook, integer32, iq2_xxs, k_quants, q2_k, unpack::Unpack};
 
     fn both<U: Unpack>() -> BlockKernels {
         BlockKernels {
@@ -181,7 +181,10 @@ fn avx512_blocks(ty: TensorType) -> Option<BlockKernels> {
         TensorType::Q4_0 => both::<integer32::Q4_0>(),
         TensorType::Q8_0 => both::<integer32::Q8_0>(),
         TensorType::Mxfp4 => both::<integer32::Mxfp4>(),
-        TensorType::Q2K => both::<k_quants::Q2K>(),
+        TensorType::Q2K => BlockKernels {
+            terms: q2_k::terms,
+            tile: Some(tile::<k_quants::Q2K>),
+        },
         TensorType::Q3K => both::<k_quants::Q3K>(),
         TensorType::Q4K => both::<k_quants::Q4K>(),
         TensorType::Q5K => both::<k_quants::Q5K>(),

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::activations::{RUN, RowMut, Run};
+use crate::kernels::activations::{PAIR, RUN, RowMut, Run};
 use crate::kernels::scalar::run_scale;
 
 /// As [`scalar::quantize`](crate::kernels::scalar::quantize), bit for bit.
@@ -61,28 +61,24 @@ pub(in crate::kernels) unsafe fn quantize(values: &[f32], row: RowMut<'_>) {
             _mm256_storeu_si256(row.ordered.as_mut_ptr().add(run * RUN).cast(), q);
         }
     }
-    // Elements of each 256 by `index % 4`: first within each run, then 8 bytes of each run together.
-    for (ordered, split) in row.ordered[..runs * RUN]
-        .chunks(256)
-        .zip(row.split.as_chunks_mut::<256>().0)
-    {
-        let by_rest = _mm256_setr_epi8(
-            0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29, 2, 6, 10, 14, 18, 22, 26, 30,
-            3, 7, 11, 15, 19, 23, 27, 31,
-        );
+    // Elements of each 512 by `index % 8`: first within each run, then 4 bytes of each run together.
+    let by_rest = _mm256_setr_epi8(
+        0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27, 4, 12, 20, 28, 5, 13, 21, 29, 6,
+        14, 22, 30, 7, 15, 23, 31,
+    );
+    let pairs = row.ordered[..runs * RUN].chunks(PAIR);
+    for (ordered, split) in pairs.zip(row.split.as_chunks_mut::<PAIR>().0) {
         for (run, elements) in ordered.as_chunks::<RUN>().0.iter().enumerate() {
-            // SAFETY: a run is 32 bytes.
-            let elements = unsafe { _mm256_loadu_si256(elements.as_ptr().cast()) };
-            let sorted = _mm256_permutexvar_epi8(by_rest, elements);
-            let parts = [
-                _mm256_extract_epi64::<0>(sorted),
-                _mm256_extract_epi64::<1>(sorted),
-                _mm256_extract_epi64::<2>(sorted),
-                _mm256_extract_epi64::<3>(sorted),
-            ];
-            for (rest, part) in parts.into_iter().enumerate() {
-                let at = rest * 64 + run * 8;
-                split[at..at + 8].copy_from_slice(&part.to_le_bytes().map(|b| b as i8));
+            let mut sorted = [[0_i8; 4]; 8];
+            // SAFETY: a run is 32 bytes, and so is `sorted`.
+            unsafe {
+                let elements = _mm256_loadu_si256(elements.as_ptr().cast());
+                let elements = _mm256_permutexvar_epi8(by_rest, elements);
+                _mm256_storeu_si256(sorted.as_mut_ptr().cast(), elements);
+            }
+            for (rest, part) in sorted.iter().enumerate() {
+                let at = rest * (PAIR / 8) + run * 4;
+                split[at..at + 4].copy_from_slice(part);
             }
         }
     }

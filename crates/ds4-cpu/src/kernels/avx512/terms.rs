@@ -11,7 +11,7 @@ use crate::kernels::scalar;
 /// sum of lane `l` of `partial[j]`.
 #[inline]
 #[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
-fn sum_fours(partial: [__m512i; 4]) -> __m512i {
+pub(super) fn sum_fours(partial: [__m512i; 4]) -> __m512i {
     let [a, b, c, d] = partial;
     let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
     let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
