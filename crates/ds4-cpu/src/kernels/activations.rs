@@ -23,6 +23,8 @@ pub(crate) const PAIR: usize = 512;
 pub(crate) struct Run {
     /// Elements.
     pub(crate) q: [i8; RUN],
+    /// Elements by `index % 8`: four with rest 0, then four with rest 1, …, 7.
+    pub(crate) split: [i8; RUN],
     /// Value of an element is `scale * q`.
     pub(crate) scale: f32,
     /// Sums of the first and the last 16 elements.
@@ -31,11 +33,12 @@ pub(crate) struct Run {
     pub(crate) minus_128_sums: [i32; 2],
 }
 
-const _: () = assert!(size_of::<Run>() == 48);
+const _: () = assert!(size_of::<Run>() == 80);
 
 impl Run {
     const ZERO: Self = Self {
         q: [0; RUN],
+        split: [0; RUN],
         scale: 0.0,
         sums: [0; 2],
         minus_128_sums: [0; 2],

@@ -9,7 +9,7 @@ use super::float::{self, FloatRows};
 use super::isa::Isa;
 use super::row_ops::RowOps;
 use super::scalar::{TILE, Tile};
-use super::table::{BatchRows, Table};
+use super::table::{BatchRows, PanelMemory, Table};
 
 /// `[rows, columns]` weights, row after row, in any format.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +154,7 @@ pub struct Workspace {
     terms: Vec<f32>,
     sums: Vec<Tile>,
     widened: Vec<f32>,
+    panel: Box<PanelMemory>,
 }
 
 /// How far ahead of the computation weights are fetched into the cache: what memory delivers to a core
@@ -170,6 +171,7 @@ impl Workspace {
             terms: vec![0.0; TILE * CHUNK],
             sums: vec![Tile::ZERO; max_inputs],
             widened: vec![0.0; TILE * max_columns],
+            panel: Box::new(PanelMemory::ZERO),
         }
     }
 }
@@ -344,8 +346,16 @@ impl Kernels {
                 match kernels.tile {
                     // SAFETY: the table is of an instruction set that this machine has.
                     Some(tile) if count > 1 => unsafe {
-                        let sums = &mut workspace.sums[..count];
-                        tile(&matrix.bytes[rows], matrix.row_bytes, height, x, sums);
+                        let Workspace { sums, panel, .. } = workspace;
+                        let sums = &mut sums[..count];
+                        tile(
+                            &matrix.bytes[rows],
+                            matrix.row_bytes,
+                            height,
+                            x,
+                            panel,
+                            sums,
+                        );
                     },
                     _ => self.tile_by_rows(kernels.terms, matrix, start, height, x, workspace),
                 }

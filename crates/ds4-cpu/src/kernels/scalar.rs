@@ -41,6 +41,7 @@ pub(crate) fn quantize(values: &[f32], row: RowMut<'_>) {
         row.scales[run] = scale;
         row.runs[run] = Run {
             q,
+            split: std::array::from_fn(|i| q[i % 4 * 8 + i / 4]),
             scale,
             sums,
             minus_128_sums: [sums[0] + sums[1], sums[0]].map(|sum| -128 * i32::from(sum)),

@@ -41,10 +41,27 @@ impl<'a> BatchRows<'a> {
     }
 }
 
+/// Bytes of memory that a batched kernel may use.
+pub(crate) const PANEL_BYTES: usize = 48 << 10;
+
+/// Memory of a batched kernel.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct PanelMemory([u8; PANEL_BYTES]);
+
+impl PanelMemory {
+    pub(crate) const ZERO: Self = Self([0; PANEL_BYTES]);
+
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
+    }
+}
+
 /// Terms of some runs of one row of blocks; the pointer is what to prefetch.
 pub(crate) type TermsFn = unsafe fn(&[u8], RowRuns<'_>, &mut [f32], *const u8);
-/// Weight rows, bytes from row to row, number of rows (1 to 16), activations, sums to add to.
-pub(crate) type TileFn = unsafe fn(&[u8], usize, usize, BatchRows<'_>, &mut [Tile]);
+/// Weight rows, bytes from row to row, number of rows (1 to 16), activations, memory, sums to add to.
+pub(crate) type TileFn =
+    unsafe fn(&[u8], usize, usize, BatchRows<'_>, &mut PanelMemory, &mut [Tile]);
 /// The same for float weights; the sums are set.
 pub(crate) type FloatTileFn = unsafe fn(&[u8], usize, usize, FloatRows<'_>, &mut [Tile]);
 /// Terms of 16 rows, elements from row to row, rows, scales of the runs, sums to add to.
@@ -167,14 +184,14 @@ fn avx512(_proof: super::isa::Avx512) -> Table {
 
 #[cfg(target_arch = "x86_64")]
 fn avx512_blocks(ty: TensorType) -> Option<BlockKernels> {
-    use super::avx512::batch::tile;
+    use super::avx512::batch::{InOrder, tile};
     use super::avx512::terms::terms;
     use super::avx512::{codebook, integer32, iq2_xxs, k_quants, q2_k, unpack::Unpack};
 
     fn both<U: Unpack>() -> BlockKernels {
         BlockKernels {
             terms: terms::<U>,
-            tile: Some(tile::<U>),
+            tile: Some(tile::<InOrder<U>>),
         }
     }
     Some(match ty {
@@ -183,7 +200,7 @@ fn avx512_blocks(ty: TensorType) -> Option<BlockKernels> {
         TensorType::Mxfp4 => both::<integer32::Mxfp4>(),
         TensorType::Q2K => BlockKernels {
             terms: q2_k::terms,
-            tile: Some(tile::<k_quants::Q2K>),
+            tile: Some(tile::<InOrder<k_quants::Q2K>>),
         },
         TensorType::Q3K => both::<k_quants::Q3K>(),
         TensorType::Q4K => both::<k_quants::Q4K>(),
@@ -191,7 +208,7 @@ fn avx512_blocks(ty: TensorType) -> Option<BlockKernels> {
         TensorType::Q6K => both::<k_quants::Q6K>(),
         TensorType::Iq2Xxs => BlockKernels {
             terms: iq2_xxs::terms,
-            tile: Some(tile::<codebook::Iq2Xxs>),
+            tile: Some(tile::<iq2_xxs::Iq2XxsPanel>),
         },
         TensorType::Iq2Xs => both::<codebook::Iq2Xs>(),
         TensorType::Iq3Xxs => both::<codebook::Iq3Xxs>(),

@@ -288,8 +288,8 @@ fn quantisers_agree_and_keep_non_finite_values_visible() {
         assert_eq!(scale_bits(a.scales), scale_bits(b.scales), "{isa}");
         for (a, b) in got.runs(0).iter().zip(expected.runs(0)) {
             assert_eq!(
-                (a.q, a.sums, a.minus_128_sums),
-                (b.q, b.sums, b.minus_128_sums)
+                (a.q, a.split, a.sums, a.minus_128_sums),
+                (b.q, b.split, b.sums, b.minus_128_sums)
             );
         }
         assert!(a.scales[3].is_nan() && a.scales[4].is_nan() && !a.scales[6].is_nan());

@@ -6,38 +6,72 @@
 //! summed across lanes and the order of the f32 sums is that of the single-row kernel.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::transpose::transpose_16x16;
 use super::unpack::Unpack;
 use crate::kernels::activations::{RUN, Run};
 use crate::kernels::format::{Format, Terms, blocks};
 use crate::kernels::scalar::{TILE, Tile};
-use crate::kernels::table::BatchRows;
+use crate::kernels::table::{BatchRows, PANEL_BYTES, PanelMemory};
 
 /// Runs that a panel holds.
 const PANEL_RUNS: usize = 32;
 
 /// Unpacked weights of 16 rows; everything is indexed by run first and by row last.
 #[repr(C, align(64))]
-struct Panel {
+pub(in crate::kernels) struct Panel {
     /// `[run][4 columns][row][column]`, weights plus 128 (plus 0 for formats with minima).
-    q: [[u8; TILE * RUN]; PANEL_RUNS],
+    pub(super) q: [[u8; TILE * RUN]; PANEL_RUNS],
     scale: [[[f32; TILE]; 2]; PANEL_RUNS],
     min: [[[i16; 2]; TILE]; PANEL_RUNS],
     min_scale: [[f32; TILE]; PANEL_RUNS],
 }
 
-/// One row's scales before transposition: `[row][run]`.
+/// Scales before transposition: `[row][run]`.
 #[repr(C, align(64))]
-struct Scales {
-    scale: [[[f32; PANEL_RUNS]; TILE]; 2],
-    min: [[[i16; 2 * PANEL_RUNS]; TILE]; 1],
+pub(in crate::kernels) struct Scales {
+    pub(super) scale: [[[f32; PANEL_RUNS]; TILE]; 2],
+    min: [[i16; 2 * PANEL_RUNS]; TILE],
     min_scale: [[f32; PANEL_RUNS]; TILE],
 }
 
+/// The memory of a thread's panel.
+#[repr(C, align(64))]
+pub(in crate::kernels) struct Space {
+    pub(super) panel: Panel,
+    pub(super) scales: Scales,
+    /// Unpacked rows before transposition: `[part][row]`.
+    pub(super) parts: [[[u8; 64]; TILE]; 8],
+}
+
+const _: () = assert!(size_of::<Space>() <= PANEL_BYTES && align_of::<Space>() <= 64);
+
+/// How a format gets into a panel.
+pub(in crate::kernels) trait PanelFormat {
+    /// Layout of a block.
+    type Block: Format;
+    /// Whether a run's elements are by `index % 8` in the panel, as in [`Run::split`].
+    const SPLIT: bool;
+
+    /// Fills the panel with runs `start..start + count` of the rows; missing rows repeat the last one.
+    ///
+    /// # Safety
+    /// Those runs lie inside `weights`; `count` is at most [`PANEL_RUNS`]; `start` begins a block; the
+    /// CPU has the features of [`Avx512`](crate::kernels::isa::Avx512).
+    unsafe fn fill(
+        space: &mut Space,
+        weights: &[u8],
+        row_bytes: usize,
+        rows: usize,
+        start: usize,
+        count: usize,
+    );
+}
+
 /// What a weight is stored plus: formats with minima are unsigned already.
-const fn stored_offset<U: Unpack>() -> u8 {
-    match U::Block::TERMS {
+const fn stored_offset<F: Format>() -> u8 {
+    match F::TERMS {
         Terms::Min => 0,
         Terms::One | Terms::Two => 128,
     }
@@ -51,11 +85,12 @@ const fn stored_offset<U: Unpack>() -> u8 {
 /// # Safety
 /// The CPU has the features of [`Avx512`](crate::kernels::isa::Avx512).
 #[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
-pub(in crate::kernels) unsafe fn tile<U: Unpack>(
+pub(in crate::kernels) unsafe fn tile<P: PanelFormat>(
     weights: &[u8],
     row_bytes: usize,
     rows: usize,
     x: BatchRows<'_>,
+    memory: &mut PanelMemory,
     sums: &mut [Tile],
 ) {
     let runs = x.runs_per_row();
@@ -64,28 +99,30 @@ pub(in crate::kernels) unsafe fn tile<U: Unpack>(
         "one tile"
     );
     assert!(weights.len() >= rows * row_bytes, "all weight rows");
-    // SAFETY: zero is a valid value of every field.
-    let mut panel: Panel = unsafe { std::mem::zeroed() };
+    // SAFETY: the memory is initialised, large and aligned enough (checked at compile time), borrowed
+    // exclusively, and any bytes are a valid `Space`.
+    let space = unsafe { &mut *memory.as_mut_ptr().cast::<Space>() };
     for start in (0..runs).step_by(PANEL_RUNS) {
         let count = PANEL_RUNS.min(runs - start);
         // SAFETY: `start + count` runs of every row are inside `weights`: `row_bytes` is what `runs`
         // runs take (checked where the matrix was made), and the number of rows was checked above.
         unsafe {
-            fill_panel::<U>(&mut panel, weights, row_bytes, rows, start, count);
+            P::fill(space, weights, row_bytes, rows, start, count);
+            let panel = &space.panel;
             let mut row = 0;
             while row < x.len() {
                 // Widths of up to 8 keep all sums in registers.
                 let width = (x.len() - row).min(8);
                 let sums = &mut sums[row..row + width];
                 match width {
-                    8 => multiply::<U, 8>(&panel, count, x, row, start, sums),
-                    7 => multiply::<U, 7>(&panel, count, x, row, start, sums),
-                    6 => multiply::<U, 6>(&panel, count, x, row, start, sums),
-                    5 => multiply::<U, 5>(&panel, count, x, row, start, sums),
-                    4 => multiply::<U, 4>(&panel, count, x, row, start, sums),
-                    3 => multiply::<U, 3>(&panel, count, x, row, start, sums),
-                    2 => multiply::<U, 2>(&panel, count, x, row, start, sums),
-                    _ => multiply::<U, 1>(&panel, count, x, row, start, sums),
+                    8 => multiply::<P, 8>(panel, count, x, row, start, sums),
+                    7 => multiply::<P, 7>(panel, count, x, row, start, sums),
+                    6 => multiply::<P, 6>(panel, count, x, row, start, sums),
+                    5 => multiply::<P, 5>(panel, count, x, row, start, sums),
+                    4 => multiply::<P, 4>(panel, count, x, row, start, sums),
+                    3 => multiply::<P, 3>(panel, count, x, row, start, sums),
+                    2 => multiply::<P, 2>(panel, count, x, row, start, sums),
+                    _ => multiply::<P, 1>(panel, count, x, row, start, sums),
                 }
                 row += width;
             }
@@ -93,37 +130,46 @@ pub(in crate::kernels) unsafe fn tile<U: Unpack>(
     }
 }
 
-/// Unpacks runs `start..start + count` of the rows; missing rows repeat the last one.
-///
-/// # Safety
-/// Those runs lie inside `weights`; `count` is at most [`PANEL_RUNS`]; `start` begins a block.
-#[inline]
-#[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
-unsafe fn fill_panel<U: Unpack>(
-    panel: &mut Panel,
-    weights: &[u8],
-    row_bytes: usize,
-    rows: usize,
-    start: usize,
-    count: usize,
-) {
-    let run_bytes = |runs: usize| runs / U::Block::RUNS * size_of::<U::Block>();
-    let add = _mm512_set1_epi8(stored_offset::<U>().wrapping_sub(U::OFFSET) as i8);
-    // SAFETY: zero is a valid value of every field.
-    let mut scales: Scales = unsafe { std::mem::zeroed() };
-    let mut ordered = [[0_u8; 8 * RUN]; TILE];
-    for step in 0..count.div_ceil(8) {
-        let first = 8 * step;
-        for row in 0..TILE {
-            let from = row.min(rows - 1) * row_bytes + run_bytes(start + first);
-            if first + 8 <= count {
-                // SAFETY: 8 runs from `first` on are inside the row, and `ordered` has room for 8 runs,
-                // the scale arrays for `PANEL_RUNS`.
+/// Formats that unpack 256 elements at a time, in order.
+pub(in crate::kernels) struct InOrder<U>(PhantomData<U>);
+
+impl<U: Unpack> PanelFormat for InOrder<U> {
+    type Block = U::Block;
+    const SPLIT: bool = false;
+
+    #[inline]
+    #[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
+    unsafe fn fill(
+        space: &mut Space,
+        weights: &[u8],
+        row_bytes: usize,
+        rows: usize,
+        start: usize,
+        count: usize,
+    ) {
+        let run_bytes = |runs: usize| runs / U::Block::RUNS * size_of::<U::Block>();
+        let add = _mm512_set1_epi8(stored_offset::<U::Block>().wrapping_sub(U::OFFSET) as i8);
+        let Space {
+            panel,
+            scales,
+            parts,
+        } = space;
+        for first in (0..count).step_by(8) {
+            let whole = first + 8 <= count;
+            for row in 0..TILE {
+                let from = row.min(rows - 1) * row_bytes + run_bytes(start + first);
+                if !whole {
+                    let end = row.min(rows - 1) * row_bytes + run_bytes(start + count);
+                    rest::<U>(parts, scales, &weights[from..end], row, first);
+                    continue;
+                }
+                // SAFETY: 8 runs from `first` on are inside the row, a part is 64 bytes, and the
+                // scale arrays have `PANEL_RUNS` elements.
                 unsafe {
                     let weights = U::unpack(weights.as_ptr().add(from));
-                    let out: *mut __m512i = ordered[row].as_mut_ptr().cast();
                     for j in 0..4 {
-                        _mm512_storeu_si512(out.add(j), _mm512_add_epi8(weights.q[j], add));
+                        let q = _mm512_add_epi8(weights.q[j], add);
+                        _mm512_store_si512(parts[j][row].as_mut_ptr().cast(), q);
                     }
                     let store = |to: &mut [f32; PANEL_RUNS], from: __m256| {
                         _mm256_storeu_ps(to.as_mut_ptr().add(first), from);
@@ -134,43 +180,74 @@ unsafe fn fill_panel<U: Unpack>(
                     }
                     if U::Block::TERMS == Terms::Min {
                         store(&mut scales.min_scale[row], weights.min_scale);
-                        let min = scales.min[0][row].as_mut_ptr().add(2 * first);
+                        let min = scales.min[row].as_mut_ptr().add(2 * first);
                         _mm256_storeu_si256(min.cast(), weights.min);
                     }
                 }
-            } else {
-                let end = row.min(rows - 1) * row_bytes + run_bytes(start + count);
-                for (index, block) in blocks::<U::Block>(&weights[from..end]).iter().enumerate() {
-                    block.unpack_runs(|run, weights| {
-                        let run = index * U::Block::RUNS + run;
-                        for (i, q) in weights.q.into_iter().enumerate() {
-                            ordered[row][run * RUN + i] =
-                                (q as u8).wrapping_add(stored_offset::<U>());
-                        }
-                        for half in 0..2 {
-                            scales.scale[half][row][first + run] = weights.scale[half];
-                            scales.min[0][row][2 * (first + run) + half] = weights.min[half];
-                        }
-                        scales.min_scale[row][first + run] = weights.min_scale;
-                    });
-                }
+            }
+            // A part, 64 columns of 16 rows, is 16 x 16 words of 4 columns.
+            for (j, part) in parts[..(count - first).min(8).div_ceil(2)]
+                .iter()
+                .enumerate()
+            {
+                // What is left of a row is in order.
+                let runs = if whole {
+                    U::RUNS[j]
+                } else {
+                    [2 * j, 2 * j + 1]
+                };
+                store_part(panel, part, runs.map(|run| first + run));
             }
         }
-        // 64 columns of 16 rows are 16 x 16 words of 4 columns.
-        for pair in 0..(count - first).min(8).div_ceil(2) {
-            // SAFETY: `pair` is below 4: 64 bytes are inside each row of `ordered`.
-            let words = transpose_16x16(std::array::from_fn(|row| unsafe {
-                _mm512_loadu_si512(ordered[row].as_ptr().add(64 * pair).cast())
-            }));
-            let run = first + 2 * pair;
-            let out: *mut __m512i = panel.q[run..run + 2].as_mut_ptr().cast();
-            for (i, word) in words.into_iter().enumerate() {
-                // SAFETY: two runs of the panel are 16 registers long; `PANEL_RUNS` is even.
-                unsafe { _mm512_storeu_si512(out.add(i), word) };
+        transpose_scales::<U::Block>(panel, scales, count);
+    }
+}
+
+/// Runs of a row behind its last 256 elements, in order.
+fn rest<U: Unpack>(
+    parts: &mut [[[u8; 64]; TILE]; 8],
+    scales: &mut Scales,
+    bytes: &[u8],
+    row: usize,
+    first: usize,
+) {
+    for (index, block) in blocks::<U::Block>(bytes).iter().enumerate() {
+        block.unpack_runs(|run, weights| {
+            let run = index * U::Block::RUNS + run;
+            for (i, q) in weights.q.into_iter().enumerate() {
+                parts[run / 2][row][run % 2 * RUN + i] =
+                    (q as u8).wrapping_add(stored_offset::<U::Block>());
             }
+            for half in 0..2 {
+                scales.scale[half][row][first + run] = weights.scale[half];
+                scales.min[row][2 * (first + run) + half] = weights.min[half];
+            }
+            scales.min_scale[row][first + run] = weights.min_scale;
+        });
+    }
+}
+
+/// Puts 64 columns of 16 rows into the panel as the two given runs.
+#[inline]
+#[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
+fn store_part(panel: &mut Panel, part: &[[u8; 64]; TILE], runs: [usize; 2]) {
+    // SAFETY: every row is 64 bytes.
+    let words = transpose_16x16(std::array::from_fn(|row| unsafe {
+        _mm512_loadu_si512(part[row].as_ptr().cast())
+    }));
+    for (half, run) in runs.into_iter().enumerate() {
+        let out: *mut __m512i = panel.q[run].as_mut_ptr().cast();
+        for i in 0..8 {
+            // SAFETY: a run of the panel is 8 registers.
+            unsafe { _mm512_storeu_si512(out.add(i), words[8 * half + i]) };
         }
     }
-    // Scales, 16 runs of 16 rows at a time.
+}
+
+/// Scales of 16 rows, 16 runs at a time, into the panel.
+#[inline]
+#[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
+pub(super) fn transpose_scales<F: Format>(panel: &mut Panel, scales: &Scales, count: usize) {
     for first in (0..count).step_by(16) {
         // SAFETY: every source row holds `PANEL_RUNS` elements of 4 bytes, every target row 16.
         unsafe {
@@ -179,13 +256,13 @@ unsafe fn fill_panel<U: Unpack>(
                     _mm512_loadu_si512(source.add(4 * (row * PANEL_RUNS + first)).cast())
                 }))
             };
-            for half in 0..if U::Block::TERMS == Terms::Two { 2 } else { 1 } {
+            for half in 0..if F::TERMS == Terms::Two { 2 } else { 1 } {
                 let columns = transposed((&raw const scales.scale[half]).cast());
                 for (i, column) in columns.into_iter().enumerate() {
                     _mm512_storeu_si512((&raw mut panel.scale[first + i][half]).cast(), column);
                 }
             }
-            if U::Block::TERMS == Terms::Min {
+            if F::TERMS == Terms::Min {
                 let columns = transposed((&raw const scales.min_scale).cast());
                 for (i, column) in columns.into_iter().enumerate() {
                     _mm512_storeu_si512((&raw mut panel.min_scale[first + i]).cast(), column);
@@ -205,7 +282,7 @@ unsafe fn fill_panel<U: Unpack>(
 /// `row + N <= x.len()`, `start + count` runs are in each row, `sums` has `N` tiles.
 #[inline]
 #[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
-unsafe fn multiply<U: Unpack, const N: usize>(
+unsafe fn multiply<P: PanelFormat, const N: usize>(
     panel: &Panel,
     count: usize,
     x: BatchRows<'_>,
@@ -223,11 +300,16 @@ unsafe fn multiply<U: Unpack, const N: usize>(
         unsafe {
             let weights: *const __m512i = panel.q[run].as_ptr().cast();
             let bytes = |i: usize, word: usize| {
-                let q: *const i32 = (&raw const (*x[i].add(run)).q).cast();
+                let run = x[i].add(run);
+                let q: *const i32 = if P::SPLIT {
+                    (&raw const (*run).split).cast()
+                } else {
+                    (&raw const (*run).q).cast()
+                };
                 _mm512_set1_epi32(q.add(word).read_unaligned())
             };
             let minus = |i: usize, which: usize| {
-                if stored_offset::<U>() == 0 {
+                if stored_offset::<P::Block>() == 0 {
                     _mm512_setzero_si512()
                 } else {
                     _mm512_set1_epi32((*x[i].add(run)).minus_128_sums[which])
@@ -235,7 +317,7 @@ unsafe fn multiply<U: Unpack, const N: usize>(
             };
             let scale = |half: usize| _mm512_loadu_ps(panel.scale[run][half].as_ptr());
             let mut term: [__m512; N];
-            if U::Block::TERMS == Terms::Two {
+            if P::Block::TERMS == Terms::Two {
                 let mut first: [__m512i; N] = std::array::from_fn(|i| minus(i, 1));
                 let mut second: [__m512i; N] =
                     std::array::from_fn(|i| _mm512_sub_epi32(minus(i, 0), first[i]));
@@ -263,7 +345,7 @@ unsafe fn multiply<U: Unpack, const N: usize>(
                 let scale = scale(0);
                 term = std::array::from_fn(|i| _mm512_mul_ps(_mm512_cvtepi32_ps(dot[i]), scale));
             }
-            if U::Block::TERMS == Terms::Min {
+            if P::Block::TERMS == Terms::Min {
                 let min = _mm512_loadu_si512(panel.min[run].as_ptr().cast());
                 let factor = _mm512_loadu_ps(panel.min_scale[run].as_ptr());
                 for i in 0..N {

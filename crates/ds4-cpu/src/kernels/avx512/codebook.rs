@@ -1,9 +1,9 @@
-//! IQ2_XXS, IQ2_XS and IQ3_XXS: magnitudes from codebooks, signs from 7-bit indices.
+//! IQ2_XS and IQ3_XXS: magnitudes from codebooks, signs from 7-bit indices.
 
 use std::arch::x86_64::*;
 
-use ds4_quant::blocks::{BlockIq2Xs, BlockIq2Xxs, BlockIq3Xxs};
-use ds4_quant::tables::{IQ2XS_GRID, IQ2XXS_GRID, IQ3XXS_GRID};
+use ds4_quant::blocks::{BlockIq2Xs, BlockIq3Xxs};
+use ds4_quant::tables::{IQ2XS_GRID, IQ3XXS_GRID};
 
 use super::unpack::{Step, Unpack, f16_scale};
 
@@ -65,46 +65,6 @@ unsafe fn entries(grid: &[u64], indices: [usize; 8]) -> __m512i {
     // SAFETY: promised by the caller. Plain loads are faster than a gather on the CPUs of this family.
     let at = |i: usize| unsafe { *grid.get_unchecked(indices[i]) as i64 };
     _mm512_setr_epi64(at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7))
-}
-
-/// IQ2_XXS: F16 scale, then 8 groups of four codebook indices and a word of signs and scale.
-pub(in crate::kernels) struct Iq2Xxs;
-
-impl Unpack for Iq2Xxs {
-    type Block = BlockIq2Xxs;
-    const OFFSET: u8 = OFFSET;
-
-    #[inline]
-    #[target_feature(enable = "avx512vl,avx512dq,avx512vnni,avx512vbmi,gfni")]
-    unsafe fn unpack(weights: *const u8) -> Step {
-        // SAFETY: a block of 66 bytes can be read; a byte is below the 256 entries.
-        let (groups, d, part) = unsafe {
-            let index = |j: usize, i: usize| {
-                // Entry i of part j is index i % 4 of group 2 j + i / 4.
-                usize::from(*weights.add(2 + 16 * j + 8 * (i / 4) + i % 4))
-            };
-            let part = |j: usize| entries(&IQ2XXS_GRID, std::array::from_fn(|i| index(j, i)));
-            (
-                _mm512_loadu_si512(weights.add(2).cast()),
-                f16_scale(weights),
-                [part(0), part(1), part(2), part(3)],
-            )
-        };
-        let words = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(groups));
-        let masks = sign_masks(words);
-        let scale = odd_scales(d, 0.125, _mm256_srli_epi32::<28>(words));
-        Step {
-            q: [
-                apply(part[0], masks[0]),
-                apply(part[1], masks[1]),
-                apply(part[2], masks[2]),
-                apply(part[3], masks[3]),
-            ],
-            scale: [scale; 2],
-            min: _mm256_setzero_si256(),
-            min_scale: _mm256_setzero_ps(),
-        }
-    }
 }
 
 /// IQ2_XS: F16 scale, 32 words of codebook index and sign index, 8 bytes of scales.

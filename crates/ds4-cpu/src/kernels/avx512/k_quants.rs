@@ -41,6 +41,8 @@ pub(in crate::kernels) struct Q2K;
 
 impl Unpack for Q2K {
     type Block = BlockQ2K;
+    /// Shift `s` of the bytes holds runs `s` and `4 + s`.
+    const RUNS: [[usize; 2]; 4] = [[0, 4], [1, 5], [2, 6], [3, 7]];
     const OFFSET: u8 = 0;
 
     #[inline]
@@ -55,31 +57,33 @@ impl Unpack for Q2K {
                 f16_scale(weights.add(82)),
             )
         };
-        let q = two_bits(bytes);
         let scales = _mm512_broadcast_i32x4(_mm_and_si128(packed, _mm_set1_epi8(15)));
-        // Lane l of part j belongs to group 4 j + l: its scale in every 16-bit word. Two bytes are
-        // multiplied at once, the product of the lower one (45 at most) never reaches the higher one.
-        let groups = _mm512_set_epi64(
-            0x8003_8003_8003_8003_u64 as i64,
-            0x8003_8003_8003_8003_u64 as i64,
-            0x8002_8002_8002_8002_u64 as i64,
-            0x8002_8002_8002_8002_u64 as i64,
-            0x8001_8001_8001_8001_u64 as i64,
-            0x8001_8001_8001_8001_u64 as i64,
-            0x8000_8000_8000_8000_u64 as i64,
-            0x8000_8000_8000_8000_u64 as i64,
+        // Lane l of part s belongs to group 2 s + l % 2 + 8 (l / 2): its scale in every 16-bit word. Two
+        // bytes are multiplied at once, the product of the lower one (45 at most) never reaches the
+        // higher one.
+        let lane = |group: i64| group * 0x0001_0001_0001_0001 | 0x8000_8000_8000_8000_u64 as i64;
+        let first = _mm512_setr_epi64(
+            lane(0),
+            lane(0),
+            lane(1),
+            lane(1),
+            lane(8),
+            lane(8),
+            lane(9),
+            lane(9),
         );
-        let four = _mm512_set1_epi16(4);
-        let groups1 = _mm512_add_epi8(groups, four);
-        let groups2 = _mm512_add_epi8(groups1, four);
-        let groups3 = _mm512_add_epi8(groups2, four);
+        let part = |s: i16, bytes: __m512i| {
+            let groups = _mm512_add_epi8(first, _mm512_set1_epi16(2 * s));
+            let q = _mm512_and_si512(bytes, _mm512_set1_epi8(3));
+            _mm512_mullo_epi16(q, _mm512_shuffle_epi8(scales, groups))
+        };
         let min = _mm_and_si128(_mm_srli_epi16::<4>(packed), _mm_set1_epi8(15));
         Step {
             q: [
-                _mm512_mullo_epi16(q[0], _mm512_shuffle_epi8(scales, groups)),
-                _mm512_mullo_epi16(q[1], _mm512_shuffle_epi8(scales, groups1)),
-                _mm512_mullo_epi16(q[2], _mm512_shuffle_epi8(scales, groups2)),
-                _mm512_mullo_epi16(q[3], _mm512_shuffle_epi8(scales, groups3)),
+                part(0, bytes),
+                part(1, _mm512_srli_epi16::<2>(bytes)),
+                part(2, _mm512_srli_epi16::<4>(bytes)),
+                part(3, _mm512_srli_epi16::<6>(bytes)),
             ],
             scale: [scale; 2],
             min: _mm256_cvtepu8_epi16(min),

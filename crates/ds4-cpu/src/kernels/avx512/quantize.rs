@@ -49,6 +49,7 @@ pub(in crate::kernels) unsafe fn quantize(values: &[f32], row: RowMut<'_>) {
         let out = &mut row.runs[run];
         *out = Run {
             q: [0; RUN],
+            split: [0; RUN],
             scale,
             sums,
             minus_128_sums: [sums[0] + sums[1], sums[0]].map(|sum| -128 * i32::from(sum)),
@@ -66,18 +67,17 @@ pub(in crate::kernels) unsafe fn quantize(values: &[f32], row: RowMut<'_>) {
         0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26, 3, 11, 19, 27, 4, 12, 20, 28, 5, 13, 21, 29, 6,
         14, 22, 30, 7, 15, 23, 31,
     );
-    let pairs = row.ordered[..runs * RUN].chunks(PAIR);
-    for (ordered, split) in pairs.zip(row.split.as_chunks_mut::<PAIR>().0) {
-        for (run, elements) in ordered.as_chunks::<RUN>().0.iter().enumerate() {
-            let mut sorted = [[0_i8; 4]; 8];
-            // SAFETY: a run is 32 bytes, and so is `sorted`.
+    let pairs = row.runs[..runs].chunks_mut(PAIR / RUN);
+    for (runs, split) in pairs.zip(row.split.as_chunks_mut::<PAIR>().0) {
+        for (index, run) in runs.iter_mut().enumerate() {
+            // SAFETY: both arrays of a run are 32 bytes.
             unsafe {
-                let elements = _mm256_loadu_si256(elements.as_ptr().cast());
+                let elements = _mm256_loadu_si256(run.q.as_ptr().cast());
                 let elements = _mm256_permutexvar_epi8(by_rest, elements);
-                _mm256_storeu_si256(sorted.as_mut_ptr().cast(), elements);
+                _mm256_storeu_si256(run.split.as_mut_ptr().cast(), elements);
             }
-            for (rest, part) in sorted.iter().enumerate() {
-                let at = rest * (PAIR / 8) + run * 4;
+            for (rest, part) in run.split.as_chunks::<4>().0.iter().enumerate() {
+                let at = rest * (PAIR / 8) + index * 4;
                 split[at..at + 4].copy_from_slice(part);
             }
         }

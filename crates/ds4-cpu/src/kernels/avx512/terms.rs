@@ -31,6 +31,12 @@ pub(in crate::kernels) unsafe fn terms<U: Unpack>(
     terms: &mut [f32],
     next: *const u8,
 ) {
+    const {
+        assert!(
+            U::RUNS[0][1] == 1,
+            "runs in order; other formats have a kernel of their own"
+        )
+    };
     let steps = terms.len() / 8;
     assert!(bytes.len() >= steps * U::STEP_BYTES, "blocks for all runs");
     assert!(

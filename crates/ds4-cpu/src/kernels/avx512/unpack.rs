@@ -4,10 +4,10 @@ use std::arch::x86_64::*;
 
 use crate::kernels::format::Format;
 
-/// 256 weights (8 runs) in element order, and their scales.
+/// 256 weights (8 runs), and their scales.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kernels) struct Step {
-    /// Weights plus the format's offset, unsigned.
+    /// Weights plus the format's offset, unsigned; runs in the order of [`Unpack::RUNS`].
     pub(super) q: [__m512i; 4],
     /// Scales of the first and second halves of the 8 runs; equal unless the format has two.
     pub(super) scale: [__m256; 2],
@@ -23,6 +23,8 @@ pub(in crate::kernels) trait Unpack {
     type Block: Format;
     /// Bytes of 256 elements.
     const STEP_BYTES: usize = size_of::<Self::Block>() * 8 / Self::Block::RUNS;
+    /// Which runs lie in the halves of each part of [`Step::q`].
+    const RUNS: [[usize; 2]; 4] = [[0, 1], [2, 3], [4, 5], [6, 7]];
     /// A weight is its unsigned byte in [`Step::q`] minus this.
     const OFFSET: u8;
 
