@@ -139,6 +139,15 @@ pub enum QuantizeError {
         /// Largest expert.
         last: u64,
     },
+    /// A recipe that does not exist.
+    #[error(
+        "there is no recipe `{name}`; recipes are {}",
+        crate::Recipe::ALL.map(crate::Recipe::name).join(", ")
+    )]
+    Recipe {
+        /// The name as given.
+        name: String,
+    },
     /// A `PATTERN=TYPE` that cannot be applied.
     #[error("tensor type `{rule}`: {problem}")]
     Override {

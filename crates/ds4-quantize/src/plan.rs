@@ -1,6 +1,6 @@
 //! What a conversion will write: every tensor with its type, and the metadata.
 
-use ds4_gguf::{GgufLayout, Metadata, TensorSpec};
+use ds4_gguf::{GgufLayout, Metadata, TensorSpec, Value};
 use ds4_quant::TensorType;
 
 use crate::blueprint::{Block, Blueprint, Role, main_model, mtp_block};
@@ -25,6 +25,8 @@ pub struct PlanOptions {
     pub name: Option<String>,
     /// `tokenizer.chat_template`; none takes the checkpoint's, where it has one.
     pub chat_template: Option<String>,
+    /// More metadata, such as `general.license`; a key that the plan sets itself is refused.
+    pub metadata: Vec<(String, Value)>,
 }
 
 impl PlanOptions {
@@ -36,6 +38,7 @@ impl PlanOptions {
             importance: None,
             name: None,
             chat_template: None,
+            metadata: Vec::new(),
         }
     }
 }
@@ -142,6 +145,9 @@ impl Plan {
             if let Some(chunks) = matrix.chunks() {
                 metadata.insert("quantize.imatrix.chunks_count", chunks)?;
             }
+        }
+        for (key, value) in &options.metadata {
+            metadata.insert(key.as_str(), value.clone())?;
         }
         let specs: Vec<TensorSpec> = tensors.iter().map(|tensor| tensor.spec.clone()).collect();
         let layout = GgufLayout::new("the GGUF file", &metadata, &specs)?;

@@ -167,6 +167,17 @@ impl fmt::Display for Recipe {
     }
 }
 
+impl FromStr for Recipe {
+    type Err = QuantizeError;
+
+    fn from_str(name: &str) -> Result<Self, QuantizeError> {
+        let found = Self::ALL.into_iter().find(|recipe| recipe.name() == name);
+        found.ok_or_else(|| QuantizeError::Recipe {
+            name: name.to_owned(),
+        })
+    }
+}
+
 /// `PATTERN=TYPE`: tensors whose GGUF name matches get that type. In a pattern `*` stands for any
 /// characters and `?` for one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -75,6 +75,7 @@ fn execute(
         None => commands::chat::run(&arguments.chat, output, interrupt),
         Some(Command::Inspect(inspect)) => commands::inspect::run(&inspect, output),
         Some(Command::Plan(plan)) => commands::plan::run(&plan, output),
+        Some(Command::Quantize(quantize)) => commands::quantize::run(&quantize, output, interrupt),
         Some(Command::Bench(bench)) => commands::bench::run(&bench, output, interrupt),
         Some(Command::Logits(logits)) => commands::logits::run(&logits, output, interrupt),
         Some(Command::Tokenize(tokenize)) => commands::tokenize::run(&tokenize, output),

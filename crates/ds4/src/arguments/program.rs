@@ -10,6 +10,7 @@ use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
 use crate::commands::plan::PlanArguments;
+use crate::commands::quantize::QuantizeArguments;
 use crate::commands::render::RenderArguments;
 use crate::commands::tokenize::TokenizeArguments;
 
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Show the memory for several contexts and KV cache types
     Plan(PlanArguments),
+    /// Convert an official checkpoint to a GGUF file
+    Quantize(QuantizeArguments),
     /// Measure prefill and decode speed
     Bench(BenchArguments),
     /// Write the teacher-forced logits of a token sequence
