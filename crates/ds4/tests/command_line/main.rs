@@ -13,5 +13,6 @@ mod logits;
 mod model_files;
 mod program;
 mod pseudo_terminal;
+mod quantize;
 mod test_model;
 mod usage;
