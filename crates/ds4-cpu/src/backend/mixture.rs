@@ -274,7 +274,7 @@ fn feed(
     down_counter.reset();
     let groups = work.groups;
     let tiles = width.div_ceil(TILE);
-    let chunk = tiles_at_once(tiles * groups.active.len(), team.thread_count()).min(4);
+    let chunk = tiles_at_once(tiles * groups.active.len(), team.thread_count());
     let chunks = tiles.div_ceil(chunk);
     team.run(|member| {
         let scratch = &mut *threads.of(member);
@@ -323,7 +323,7 @@ fn feed(
             }
             let all = product_inputs(inners, &[], quantize_inner.then_some(&second));
             let tiles = shape.hidden.div_ceil(TILE);
-            let at_once = tiles_at_once(tiles, member.count()).min(4);
+            let at_once = tiles_at_once(tiles, member.count()).min(8);
             while let Some(task) = down_counter.next(at_once, tiles) {
                 down_tiles(kernels, scratch, shape, down, work, n, all, task, &output);
             }

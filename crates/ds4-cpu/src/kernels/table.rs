@@ -162,11 +162,61 @@ fn scalar_floats(ty: TensorType) -> Option<FloatKernels> {
 
 #[cfg(target_arch = "x86_64")]
 fn avx2(_proof: super::isa::Avx2) -> Table {
-    // The matrix kernels are the portable ones.
+    use super::avx2;
     Table {
+        quantize: avx2::quantize::quantize,
+        accumulate: avx2::transpose::accumulate,
+        blocks: avx2_blocks,
+        floats: avx2_floats,
+        float_tile: avx2::float::tile::<avx2::float::LoadF32>,
         row_ops: RowOps::AVX2,
-        ..SCALAR
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_blocks(ty: TensorType) -> Option<BlockKernels> {
+    use super::avx2::{batch::tile, codebook, integer32, k_quants, terms::terms, unpack::Unpack};
+
+    fn both<U: Unpack>() -> BlockKernels {
+        BlockKernels {
+            terms: terms::<U>,
+            tile: Some(tile::<U>),
+        }
+    }
+    Some(match ty {
+        TensorType::Q4_0 => both::<integer32::Q4_0>(),
+        TensorType::Q8_0 => both::<integer32::Q8_0>(),
+        TensorType::Mxfp4 => both::<integer32::Mxfp4>(),
+        TensorType::Q2K => both::<k_quants::Q2K>(),
+        TensorType::Q3K => both::<k_quants::Q3K>(),
+        TensorType::Q4K => both::<k_quants::Q4K>(),
+        TensorType::Q5K => both::<k_quants::Q5K>(),
+        TensorType::Q6K => both::<k_quants::Q6K>(),
+        TensorType::Iq2Xxs => both::<codebook::Iq2Xxs>(),
+        TensorType::Iq2Xs => both::<codebook::Iq2Xs>(),
+        TensorType::Iq3Xxs => both::<codebook::Iq3Xxs>(),
+        // Not in published files: the portable kernel is enough.
+        TensorType::Nvfp4 => return scalar_blocks(ty),
+        TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::I32 => return None,
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2_floats(ty: TensorType) -> Option<FloatKernels> {
+    use super::avx2::float::{Load, LoadBf16, LoadF16, LoadF32, tile, widen};
+
+    fn both<L: Load>() -> FloatKernels {
+        FloatKernels {
+            widen: widen::<L>,
+            tile: Some(tile::<L>),
+        }
+    }
+    Some(match ty {
+        TensorType::F32 => both::<LoadF32>(),
+        TensorType::F16 => both::<LoadF16>(),
+        TensorType::Bf16 => both::<LoadBf16>(),
+        _ => return None,
+    })
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -107,6 +107,13 @@ pub(in crate::kernels) unsafe fn tile<P: PanelFormat>(
         // SAFETY: `start + count` runs of every row are inside `weights`: `row_bytes` is what `runs`
         // runs take (checked where the matrix was made), and the number of rows was checked above.
         unsafe {
+            // The matching part of the next tile, which lies behind this one, goes to the second-level
+            // cache meanwhile: rows are too short for the hardware to see a pattern.
+            let part = |run: usize| rows * row_bytes * run / runs;
+            for at in (part(start)..part(start + count)).step_by(64) {
+                let next = weights.as_ptr().wrapping_add(rows * row_bytes + at);
+                _mm_prefetch::<_MM_HINT_T1>(next.cast());
+            }
             P::fill(space, weights, row_bytes, rows, start, count);
             let panel = &space.panel;
             let mut row = 0;
