@@ -303,9 +303,8 @@ unsafe fn multiply<U: Unpack, const N: usize>(
                 _mm256_set1_epi32(sums.read_unaligned())
             };
             // What the offset of the weights added.
-            let excess = |i: usize, factor: i32| {
-                _mm256_madd_epi16(half_sums(i), _mm256_set1_epi32(factor))
-            };
+            let excess =
+                |i: usize, factor: i32| _mm256_madd_epi16(half_sums(i), _mm256_set1_epi32(factor));
             let mut term = [_mm256_setzero_ps(); N];
             if U::Block::TERMS == Terms::Two {
                 let scale = [at(&panel.scale[run][0]), at(&panel.scale[run][1])];

@@ -152,7 +152,8 @@ impl Unpack for Iq2Xs {
                 f16_scale(weights),
             )
         };
-        let indices = _mm256_packus_epi16(_mm256_srli_epi16::<9>(low), _mm256_srli_epi16::<9>(high));
+        let indices =
+            _mm256_packus_epi16(_mm256_srli_epi16::<9>(low), _mm256_srli_epi16::<9>(high));
         let signs = sign_bytes(_mm256_permute4x64_epi64::<0xd8>(indices));
         let bytes = _mm256_cvtepu8_epi32(scales);
         let first = _mm256_and_si256(bytes, _mm256_set1_epi32(15));

@@ -34,7 +34,8 @@ fn where_set(bits: __m256i, run: usize, value: i8) -> __m256i {
 fn half_scales(d: __m256, scales: __m128i) -> [__m256; 2] {
     let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     let sorted = _mm_shuffle_epi8(scales, order);
-    let times_d = |bytes: __m128i| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), d);
+    let times_d =
+        |bytes: __m128i| _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)), d);
     [times_d(sorted), times_d(_mm_unpackhi_epi64(sorted, sorted))]
 }
 

@@ -17,3 +17,6 @@ pub(super) mod quantize;
 pub(super) mod terms;
 pub(super) mod transpose;
 pub(super) mod unpack;
+
+#[cfg(test)]
+mod tests;
