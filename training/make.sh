@@ -13,5 +13,6 @@ WORKERS=${WORKERS:-$(nproc)}
         --steps 523 --max-seconds "${SECONDS_2:-1000000}" --batch-tokens $((BATCH / 2)) --workers "$WORKERS" --lr 1.5e-3
     cp -r work/stage2/official work/official
 }
-"$PYTHON" export_gguf.py work/official work/nano.gguf
+cargo run --release --quiet --manifest-path ../Cargo.toml -- quantize work/official work/nano.gguf \
+    --recipe q8 --name "ds4-nano v0" --metadata general.license=mit --overwrite
 "$PYTHON" eval.py work/nano.gguf --fp8 --report work/eval.json
