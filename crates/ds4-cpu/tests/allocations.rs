@@ -1,6 +1,5 @@
 //! A decode step of the backend allocates nothing, whatever it finishes: windows of both compressors, indexer choices.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -20,8 +20,6 @@ mod isa;
 mod matrix;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod row_ops;
 mod scalar;
 mod table;

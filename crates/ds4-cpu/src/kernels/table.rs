@@ -52,8 +52,8 @@ pub(crate) struct PanelMemory([u8; PANEL_BYTES]);
 impl PanelMemory {
     pub(crate) const ZERO: Self = Self([0; PANEL_BYTES]);
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr()
     }
 }
 
@@ -108,8 +108,6 @@ impl Table {
             Isa::Avx512 => super::isa::Avx512::detect().map(avx512),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => super::isa::Avx2::detect().map(avx2),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => super::isa::Neon::detect().map(neon),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => super::isa::Neon::detect().map(neon),
             Isa::Scalar => Some(SCALAR),
@@ -350,55 +348,6 @@ fn neon_floats(ty: TensorType) -> Option<FloatKernels> {
         TensorType::Bf16 => both::<LoadBf16>(),
         _ => return None,
     })
-}
-
-#[cfg(target_arch = "aarch64")]
-fn neon(_proof: super::isa::Neon) -> Table {
-    Table {
-        accumulate: super::neon::terms::accumulate,
-        blocks: neon_blocks,
-        floats: neon_floats,
-        ..SCALAR
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn neon_blocks(ty: TensorType) -> Option<BlockKernels> {
-    use super::neon::terms::{terms, tile};
-    use super::neon::{formats, unpack::Portable, unpack::Unpack};
-
-    fn both<U: Unpack>() -> BlockKernels {
-        BlockKernels {
-            terms: terms::<U>,
-            tile: Some(tile::<U>),
-        }
-    }
-    Some(match ty {
-        TensorType::Q4_0 => both::<formats::Q4_0>(),
-        TensorType::Q8_0 => both::<formats::Q8_0>(),
-        TensorType::Mxfp4 => both::<formats::Mxfp4>(),
-        TensorType::Q2K => both::<formats::Q2K>(),
-        TensorType::Q4K => both::<formats::Q4K>(),
-        TensorType::Iq2Xxs => both::<formats::Iq2Xxs>(),
-        TensorType::Q3K => both::<Portable<BlockQ3K>>(),
-        TensorType::Q5K => both::<Portable<BlockQ5K>>(),
-        TensorType::Q6K => both::<Portable<BlockQ6K>>(),
-        TensorType::Iq2Xs => both::<Portable<BlockIq2Xs>>(),
-        TensorType::Iq3Xxs => both::<Portable<BlockIq3Xxs>>(),
-        TensorType::Nvfp4 => both::<Portable<BlockNvfp4>>(),
-        TensorType::F32 | TensorType::F16 | TensorType::Bf16 | TensorType::I32 => return None,
-    })
-}
-
-#[cfg(target_arch = "aarch64")]
-fn neon_floats(ty: TensorType) -> Option<FloatKernels> {
-    match ty {
-        TensorType::F16 => Some(FloatKernels {
-            widen: super::neon::float::widen_f16,
-            tile: None,
-        }),
-        _ => scalar_floats(ty),
-    }
 }
 
 const _: () = assert!(TILE == 16, "kernels are written for tiles of 16 rows");

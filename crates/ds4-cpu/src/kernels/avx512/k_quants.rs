@@ -61,7 +61,7 @@ impl Unpack for Q2K {
         // Lane l of part s belongs to group 2 s + l % 2 + 8 (l / 2): its scale in every 16-bit word. Two
         // bytes are multiplied at once, the product of the lower one (45 at most) never reaches the
         // higher one.
-        let lane = |group: i64| group * 0x0001_0001_0001_0001 | 0x8000_8000_8000_8000_u64 as i64;
+        let lane = |group: i64| (group * 0x0001_0001_0001_0001) | 0x8000_8000_8000_8000_u64 as i64;
         let first = _mm512_setr_epi64(
             lane(0),
             lane(0),
