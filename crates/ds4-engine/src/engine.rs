@@ -152,6 +152,7 @@ pub struct Engine {
     max_rows: usize,
     max_outputs: usize,
     free_slots: Vec<usize>,
+    step: Step,
     pool: PagePool,
 }
 
@@ -199,6 +200,7 @@ impl Engine {
             max_rows: executor_options.max_rows,
             max_outputs: executor_options.max_outputs,
             free_slots: (0..executor_options.capacity.slots).rev().collect(),
+            step: Step::default(),
             pool: PagePool::new(executor_options.capacity.pages),
         })
     }
@@ -496,13 +498,17 @@ impl Engine {
         outputs: std::ops::Range<usize>,
     ) -> Result<(), EngineError> {
         self.cover(session, session.tokens.len() + tokens.len())?;
-        let step = Step::single(StepSequence {
-            slot: session.slot,
-            position: session.tokens.len(),
-            tokens: tokens.to_vec(),
-            outputs,
-        });
-        if let Err(error) = self.runner.run(&step) {
+        // One step is kept and filled anew: decoding allocates nothing here.
+        if self.step.sequences.is_empty() {
+            self.step = Step::single(StepSequence::last_output(0, 0, Vec::new()));
+        }
+        let sequence = &mut self.step.sequences[0];
+        sequence.slot = session.slot;
+        sequence.position = session.tokens.len();
+        sequence.outputs = outputs;
+        sequence.tokens.clear();
+        sequence.tokens.extend_from_slice(tokens);
+        if let Err(error) = self.runner.run(&self.step) {
             session.lost = true;
             return Err(error.into());
         }

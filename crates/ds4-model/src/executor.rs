@@ -368,10 +368,12 @@ impl<B: Backend> Executor<B> {
     }
 
     fn upload(&mut self, step: &Step) -> Result<(), ModelError> {
-        let mut seen = vec![false; self.options.capacity.slots];
-        for sequence in &step.sequences {
+        for (index, sequence) in step.sequences.iter().enumerate() {
             let end = sequence.position.saturating_add(sequence.tokens.len());
-            let slot_is_free = seen.get(sequence.slot).is_some_and(|seen| !seen);
+            let slot_is_free = sequence.slot < self.options.capacity.slots
+                && step.sequences[..index]
+                    .iter()
+                    .all(|earlier| earlier.slot != sequence.slot);
             if !slot_is_free || end > self.options.capacity.context {
                 return Err(ModelError::Step(format!(
                     "{} tokens at {} in slot {}: at most {} slots, each once, of {} tokens",
@@ -382,7 +384,6 @@ impl<B: Backend> Executor<B> {
                     self.options.capacity.context,
                 )));
             }
-            seen[sequence.slot] = true;
             let vocabulary = self.shape.vocabulary;
             if let Some(token) = sequence
                 .tokens
