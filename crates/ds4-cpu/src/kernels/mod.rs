@@ -1,7 +1,7 @@
 //! Matrix kernels: products of weights as they lie in the file with activations.
 //!
 //! [`Matrix`] views the file's blocks, [`Activations`] holds 8-bit activations, [`Kernels`] multiplies.
-//! [`format`](self::format) states the formula; every instruction set, batch size and division of the
+//! `format` states the formula; every instruction set, batch size and division of the
 //! rows gives the same bits, because integer sums are exact and the order of the f32 sums is fixed.
 
 #![expect(
