@@ -28,7 +28,7 @@ pub struct ExecutorOptions {
 }
 
 /// Memory that an executor takes beside the weights, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExecutorBytes {
     /// Windows, frontiers and page tables of all slots.
     pub slots: usize,
@@ -55,8 +55,8 @@ impl ExecutorBytes {
             options.max_rows,
             with_mtp,
         )?;
-        let streams = if with_mtp {
-            4 * options.max_rows * shape.streams * shape.hidden
+        let mtp_streams = if with_mtp {
+            stream_bytes(shape, options)
         } else {
             0
         };
@@ -65,7 +65,7 @@ impl ExecutorBytes {
             pages: layout.page_bytes() * options.capacity.pages,
             activations: Activations::<()>::bytes(shape, options.max_rows, options.max_outputs)
                 + 4 * step_layout(shape, options).words()
-                + streams,
+                + mtp_streams,
         })
     }
 
@@ -75,6 +75,11 @@ impl ExecutorBytes {
             .saturating_add(self.pages)
             .saturating_add(self.activations)
     }
+}
+
+/// Bytes of the residual streams of a step.
+fn stream_bytes(shape: &ModelShape, options: &ExecutorOptions) -> usize {
+    4 * options.max_rows * shape.streams * shape.hidden
 }
 
 fn step_layout(shape: &ModelShape, options: &ExecutorOptions) -> StepLayout {
@@ -142,22 +147,17 @@ impl<B: Backend> Executor<B> {
             backend.import(tensor)
         })?;
 
-        let mut allocator = Counting {
+        let mut memory = Allocator {
             backend: &mut backend,
-            bytes: 0,
+            bytes: ExecutorBytes::default(),
         };
         let slots = options.capacity.slots;
         let mut kv = Vec::with_capacity(layout.layers.len());
-        let mut slot_bytes = 0;
-        let mut page_bytes = 0;
         for layer in &layout.layers {
-            let window = allocator.allocate(slots * layer.ring_bytes())?;
-            let mut compressed = |rows: usize, channels: usize| {
-                slot_bytes += slots * 4 * layer.frontier_elements(channels);
-                page_bytes += options.capacity.pages * rows;
+            let mut compressed = |page_bytes: usize, channels: usize| {
                 Ok::<_, BackendError>(CompressedKv {
-                    rows: allocator.allocate(options.capacity.pages * rows)?,
-                    frontier: allocator.allocate(slots * 4 * layer.frontier_elements(channels))?,
+                    rows: memory.pages(options.capacity.pages * page_bytes)?,
+                    frontier: memory.slots(slots * 4 * layer.frontier_elements(channels))?,
                 })
             };
             let index = match layer.compression {
@@ -172,38 +172,31 @@ impl<B: Backend> Executor<B> {
                     Some(compressed(layer.page_bytes(), layer.channels)?)
                 }
             };
-            slot_bytes += slots * layer.ring_bytes();
             kv.push(LayerKv {
                 layout: *layer,
-                window,
+                window: memory.slots(slots * layer.ring_bytes())?,
                 compressed,
                 index,
             });
         }
         let pages = PageTables {
-            words: allocator.allocate(4 * slots * layout.table_pages())?,
+            words: memory.slots(4 * slots * layout.table_pages())?,
             pages: layout.table_pages(),
         };
-        slot_bytes += 4 * slots * layout.table_pages();
-        let cache_bytes = allocator.bytes;
-        debug_assert_eq!(cache_bytes, slot_bytes + page_bytes);
-
         let step_layout = step_layout(&shape, &options);
-        let words = allocator.allocate(4 * step_layout.words())?;
+        let words = memory.activations(4 * step_layout.words())?;
         let mtp_streams = if with_mtp {
-            Some(allocator.allocate(4 * options.max_rows * shape.streams * shape.hidden)?)
+            Some(memory.activations(stream_bytes(&shape, &options))?)
         } else {
             None
         };
-        let other_bytes = allocator.bytes - cache_bytes;
-        let activations =
-            Activations::allocate(&mut backend, &shape, options.max_rows, options.max_outputs)?;
-        let allocated = ExecutorBytes {
-            slots: slot_bytes,
-            pages: page_bytes,
-            activations: other_bytes
-                + Activations::<()>::bytes(&shape, options.max_rows, options.max_outputs),
-        };
+        let activations = Activations::allocate(
+            &mut |bytes| memory.activations(bytes),
+            &shape,
+            options.max_rows,
+            options.max_outputs,
+        )?;
+        let allocated = memory.bytes;
         Ok(Self {
             rope: Rope::new(&shape),
             words: StepWords::new(step_layout),
@@ -548,16 +541,25 @@ impl<B: Backend> Executor<B> {
     }
 }
 
-/// Counts what it allocates, so that the plan can be compared with it.
-struct Counting<'a, B> {
+/// Allocates and counts what for, so that the plan can be compared with it.
+struct Allocator<'a, B> {
     backend: &'a mut B,
-    bytes: usize,
+    bytes: ExecutorBytes,
 }
 
-impl<B: Backend> Counting<'_, B> {
-    fn allocate(&mut self, bytes: usize) -> Result<B::Buffer, BackendError> {
-        let buffer = self.backend.allocate(bytes)?;
-        self.bytes += bytes;
-        Ok(buffer)
+impl<B: Backend> Allocator<'_, B> {
+    fn slots(&mut self, bytes: usize) -> Result<B::Buffer, BackendError> {
+        self.bytes.slots += bytes;
+        self.backend.allocate(bytes)
+    }
+
+    fn pages(&mut self, bytes: usize) -> Result<B::Buffer, BackendError> {
+        self.bytes.pages += bytes;
+        self.backend.allocate(bytes)
+    }
+
+    fn activations(&mut self, bytes: usize) -> Result<B::Buffer, BackendError> {
+        self.bytes.activations += bytes;
+        self.backend.allocate(bytes)
     }
 }

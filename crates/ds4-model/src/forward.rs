@@ -45,18 +45,21 @@ pub struct Activations<B> {
 }
 
 impl<B> Activations<B> {
-    /// Buffers for steps of `rows` rows and `outputs` rows of logits.
+    /// Buffers for steps of `rows` rows and `outputs` rows of logits, from a function that gives
+    /// memory of so many bytes.
     ///
     /// # Errors
     /// No memory.
-    pub fn allocate<T: Backend<Buffer = B>>(
-        backend: &mut T,
+    pub fn allocate(
+        allocate: &mut dyn FnMut(usize) -> Result<B, BackendError>,
         shape: &ModelShape,
         rows: usize,
         outputs: usize,
     ) -> Result<Self, BackendError> {
         let per_row = ActivationWidths::new(shape);
-        let mut allocate = |width: usize| backend.allocate(4 * rows * width);
+        let head_hidden = allocate(4 * outputs * shape.hidden)?;
+        let logits = allocate(4 * outputs * shape.vocabulary)?;
+        let mut allocate = |width: usize| allocate(4 * rows * width);
         Ok(Self {
             streams: allocate(per_row.streams)?,
             mix: allocate(per_row.mix)?,
@@ -80,8 +83,8 @@ impl<B> Activations<B> {
             expert_weights: allocate(shape.experts_used)?,
             expert_inner: allocate(shape.experts_used * shape.expert_hidden)?,
             shared_inner: allocate(shape.shared_hidden)?,
-            head_hidden: backend.allocate(4 * outputs * shape.hidden)?,
-            logits: backend.allocate(4 * outputs * shape.vocabulary)?,
+            head_hidden,
+            logits,
         })
     }
 

@@ -86,15 +86,15 @@ pub struct StepBucket {
 
 /// Capacities of a step buffer, and where things lie in it.
 ///
-/// The buffer is an array of `u32` words in sections of fixed offsets:
+/// The buffer is an array of `u32` words in sections of fixed offsets, the rows last: what a step
+/// uses is a prefix, and no more than that is sent to the device.
 ///
 /// | section | words |
 /// |---|---|
 /// | counts | rows, sequences, outputs, 0 |
-/// | rows | `max_rows` times (slot, position, token, sequence) |
 /// | sequences | `max_sequences` times (slot, first row, rows, first position) |
 /// | outputs | `max_outputs` times row |
-/// | rope | for each [`RopeTable`], `max_rows` times `pairs` times (cos, sin) as F32 bits |
+/// | rows | `max_rows` times slot, position, token, sequence, and for each [`RopeTable`] `rope_pairs` times (cos, sin) as F32 bits |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepLayout {
     /// Most rows of a step.
@@ -126,14 +126,9 @@ const ENTRY_WORDS: usize = 4;
 const ROPE_TABLES: usize = 4;
 
 impl StepLayout {
-    /// First word of the section rows.
-    pub const fn rows_offset(&self) -> usize {
-        COUNT_WORDS
-    }
-
     /// First word of the section sequences.
     pub const fn sequences_offset(&self) -> usize {
-        self.rows_offset() + self.max_rows * ENTRY_WORDS
+        COUNT_WORDS
     }
 
     /// First word of the section outputs.
@@ -141,16 +136,20 @@ impl StepLayout {
         self.sequences_offset() + self.max_sequences * ENTRY_WORDS
     }
 
-    /// First word of a rope table.
-    pub const fn rope_offset(&self, table: RopeTable) -> usize {
-        self.outputs_offset()
-            + self.max_outputs
-            + table as usize * self.max_rows * self.rope_pairs * 2
+    /// First word of a row.
+    pub const fn row_offset(&self, row: usize) -> usize {
+        let row_words = ENTRY_WORDS + ROPE_TABLES * self.rope_pairs * 2;
+        self.outputs_offset() + self.max_outputs + row * row_words
+    }
+
+    /// First word of a rope table of a row.
+    pub const fn rope_offset(&self, table: RopeTable, row: usize) -> usize {
+        self.row_offset(row) + ENTRY_WORDS + table as usize * self.rope_pairs * 2
     }
 
     /// Size of the buffer in words.
     pub const fn words(&self) -> usize {
-        self.outputs_offset() + self.max_outputs + ROPE_TABLES * self.max_rows * self.rope_pairs * 2
+        self.row_offset(self.max_rows)
     }
 }
 
@@ -170,9 +169,9 @@ impl StepWords {
         }
     }
 
-    /// The whole image.
+    /// What the last step uses.
     pub fn words(&self) -> &[u32] {
-        &self.words
+        &self.words[..self.layout.row_offset(self.words[0] as usize)]
     }
 
     /// Writes `step` and returns its bucket.
@@ -222,7 +221,7 @@ impl StepWords {
             for (offset, &token) in sequence.tokens.iter().enumerate() {
                 let position = sequence.position + offset;
                 let entry = [sequence.slot, position, token as usize, index];
-                self.write_entry(layout.rows_offset() + row * ENTRY_WORDS, entry);
+                self.write_entry(layout.row_offset(row), entry);
                 self.write_rope(row, position, rope);
                 row += 1;
             }
@@ -257,7 +256,7 @@ impl StepWords {
         frequencies: &RopeFrequencies,
     ) {
         let width = self.layout.rope_pairs * 2;
-        let offset = self.layout.rope_offset(table) + row * width;
+        let offset = self.layout.rope_offset(table, row);
         frequencies.write_table(
             position as u32,
             bytemuck::cast_slice_mut(&mut self.words[offset..offset + width]),
@@ -322,7 +321,7 @@ impl<'a> StepView<'a> {
 
     /// Entry of one row.
     pub fn row(&self, row: usize) -> RowEntry {
-        let offset = self.layout.rows_offset() + row * ENTRY_WORDS;
+        let offset = self.layout.row_offset(row);
         let entry = &self.words[offset..offset + ENTRY_WORDS];
         RowEntry {
             slot: entry[0] as usize,
@@ -354,7 +353,7 @@ impl<'a> StepView<'a> {
     /// The tables of compressed rows are valid only where a window ends at the row.
     pub fn rope(&self, table: RopeTable, row: usize) -> &'a [f32] {
         let width = self.layout.rope_pairs * 2;
-        let offset = self.layout.rope_offset(table) + row * width;
+        let offset = self.layout.rope_offset(table, row);
         bytemuck::cast_slice(&self.words[offset..offset + width])
     }
 }

@@ -155,6 +155,14 @@ impl PseudoTerminal {
     }
 }
 
+impl Drop for PseudoTerminal {
+    /// A test that failed before its end must not leave the program running.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len())
         .position(|window| window == wanted)
