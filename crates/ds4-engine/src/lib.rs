@@ -5,6 +5,7 @@
 //!   the next token. [`Engine::sync`] is the only way in: it takes the whole token
 //!   list and computes only what the session does not hold yet.
 //! - [`Sampler`] picks the next token from logits.
+//! - [`TokenConstraint`] is what a grammar implements to decide what may be sampled.
 //! - [`session_file`] keeps a session on disk, so that it continues without prefill.
 //! - [`MemoryPlan`] says what a model and its cache will occupy.
 //!
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod constraint;
 mod engine;
 mod error;
 mod fingerprint;
@@ -22,6 +24,7 @@ mod sampler;
 mod session;
 pub mod session_file;
 
+pub use constraint::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
 pub use engine::{BackendKind, Engine, EngineOptions, LoadProgress, SyncControl, SyncReport};
 pub use error::EngineError;
 pub use fingerprint::ModelFingerprint;
