@@ -6,6 +6,8 @@
 //!   list and computes only what the session does not hold yet.
 //! - [`Sampler`] picks the next token from logits.
 //! - [`TokenConstraint`] is what a grammar implements to decide what may be sampled.
+//! - [`InferenceService`] is how faces give many requests to an engine on its own thread: a
+//!   [`GenerationRequest`] goes in, [`GenerationEvent`]s come out through a [`GenerationSink`].
 //! - [`session_file`] keeps a session on disk, so that it continues without prefill.
 //! - [`MemoryPlan`] says what a model and its cache will occupy.
 //!
@@ -16,18 +18,30 @@
 mod constraint;
 mod engine;
 mod error;
+mod event;
 mod fingerprint;
 mod memory_plan;
 mod page_pool;
+mod request;
 mod runner;
 mod sampler;
+mod service;
 mod session;
 pub mod session_file;
 
 pub use constraint::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
 pub use engine::{BackendKind, Engine, EngineOptions, LoadProgress, SyncControl, SyncReport};
 pub use error::EngineError;
+pub use event::{
+    CachedTokens, Closed, FinishReason, GenerationError, GenerationEvent, GenerationSink,
+    Speculation, Timings, TokenLogprobs, Usage,
+};
 pub use fingerprint::ModelFingerprint;
 pub use memory_plan::MemoryPlan;
+pub use request::{Constraint, GenerationRequest, Priority, ReasoningBudget};
 pub use sampler::{Sampler, SamplerError, SamplerSettings};
+pub use service::{
+    CacheMemory, EngineStatus, EngineTotals, InferenceService, ModelFacts, RequestId,
+    RunningRequest, Speed, SubmitError,
+};
 pub use session::Session;
