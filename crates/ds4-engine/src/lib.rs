@@ -39,7 +39,10 @@ pub use event::{
 pub use fingerprint::ModelFingerprint;
 pub use memory_plan::MemoryPlan;
 pub use request::{Constraint, GenerationRequest, Priority, ReasoningBudget};
-pub use sampler::{Sampler, SamplerError, SamplerSettings};
+pub use sampler::{
+    Distribution, EmptyMask, Penalties, Sampler, SamplerError, SamplerSettings, TokenLogprob,
+    Verdict, logprobs, verify_draft,
+};
 pub use service::{
     CacheMemory, EngineStatus, EngineTotals, InferenceService, ModelFacts, RequestId,
     RunningRequest, Speed, SubmitError,

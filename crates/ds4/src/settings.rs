@@ -154,6 +154,7 @@ fn sampling(arguments: &SamplingArguments, metadata: &Metadata) -> anyhow::Resul
         seed: arguments
             .seed
             .unwrap_or_else(|| RandomState::new().hash_one(0)),
+        ..default
     })
 }
 
@@ -187,6 +188,7 @@ mod tests {
             top_p: 0.5,
             min_p: SamplerSettings::default().min_p,
             seed: 9,
+            ..SamplerSettings::default()
         };
         assert_eq!(found, expected);
     }

@@ -60,7 +60,7 @@ impl Chat {
         interrupt: Arc<Interrupt>,
         output: &mut Output,
     ) -> anyhow::Result<Self> {
-        let sampler = Sampler::new(settings.sampling)?;
+        let sampler = Sampler::new(settings.sampling.clone())?;
         let transcript = Transcript::new(settings.system_text());
         let chat = Self {
             model,
