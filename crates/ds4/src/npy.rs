@@ -1,38 +1,24 @@
 //! NumPy's file format for one matrix of singles (NEP 1, version 1.0).
 
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Context;
-use tempfile::NamedTempFile;
+
+use crate::output_file::OutputFile;
 
 /// Writes `[rows, columns]` F32, row by row. The file appears whole, when it is finished.
 pub(crate) struct NpyWriter {
-    file: BufWriter<NamedTempFile>,
-    path: PathBuf,
+    file: OutputFile,
 }
 
 impl NpyWriter {
     /// Begins the file that will be at `path`.
     pub(crate) fn create(path: &Path, rows: usize, columns: usize) -> anyhow::Result<Self> {
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let cannot_write = || format!("cannot write `{}`", path.display());
-        let mut builder = tempfile::Builder::new();
-        // Readable as a file would be that was created directly; the umask still applies.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let file = builder
-            .tempfile_in(directory.unwrap_or(Path::new(".")))
-            .with_context(cannot_write)?;
-        let mut file = BufWriter::with_capacity(1 << 20, file);
+        let mut file = OutputFile::create(path)?;
         file.write_all(&header(rows, columns))
-            .with_context(cannot_write)?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-        })
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(Self { file })
     }
 
     /// Appends a row.
@@ -45,14 +31,7 @@ impl NpyWriter {
 
     /// Puts the file in its place.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        let cannot_write = || format!("cannot write `{}`", self.path.display());
-        let file = self
-            .file
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)
-            .with_context(cannot_write)?;
-        file.persist(&self.path).with_context(cannot_write)?;
-        Ok(())
+        self.file.finish()
     }
 }
 

@@ -77,6 +77,7 @@ fn execute(
         Some(Command::Plan(plan)) => commands::plan::run(&plan, output),
         Some(Command::Quantize(quantize)) => commands::quantize::run(&quantize, output, interrupt),
         Some(Command::Bench(bench)) => commands::bench::run(&bench, output, interrupt),
+        Some(Command::Eval(eval)) => commands::eval::run(&eval, output, interrupt),
         Some(Command::Logits(logits)) => commands::logits::run(&logits, output, interrupt),
         Some(Command::Tokenize(tokenize)) => commands::tokenize::run(&tokenize, output),
         Some(Command::Detokenize(detokenize)) => commands::detokenize::run(&detokenize, output),

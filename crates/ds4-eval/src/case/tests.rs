@@ -106,7 +106,7 @@ fn calls_are_a_set_with_equal_arguments() {
     assert!(is_right(&check, &block(&[f.clone(), g.clone()])));
     assert!(is_right(&check, &block(&[g.clone(), f.clone()])));
     // One too few, one twice, one too many.
-    assert!(!is_right(&check, &block(&[f.clone()])));
+    assert!(!is_right(&check, &block(std::slice::from_ref(&f))));
     assert!(!is_right(&check, &block(&[f.clone(), f.clone()])));
     assert!(!is_right(
         &check,

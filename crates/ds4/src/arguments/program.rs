@@ -6,6 +6,7 @@ use super::ChatArguments;
 use crate::commands::bench::BenchArguments;
 use crate::commands::completions::CompletionsArguments;
 use crate::commands::detokenize::DetokenizeArguments;
+use crate::commands::eval::EvalArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Quantize(QuantizeArguments),
     /// Measure prefill and decode speed
     Bench(BenchArguments),
+    /// Ask questions with known answers and count the right ones
+    Eval(EvalArguments),
     /// Write the teacher-forced logits of a token sequence
     Logits(LogitsArguments),
     /// Turn text into token ids, one JSON value a line

@@ -3,28 +3,16 @@
 use std::time::Instant;
 
 use anyhow::Context;
-use ds4_chat::{ParsedMessage, ParserOptions, StreamParser};
+use ds4_chat::{ParsedMessage, ParserOptions};
 use ds4_engine::{Engine, EngineError, Sampler, Session, SyncControl};
 use ds4_tokenizer::{TokenId, Tokenizer};
 
 use super::display::AnswerDisplay;
 use super::transcript::PromptTokens;
+use crate::generation::{Generation, Outcome};
 use crate::interrupt::ArmedInterrupt;
 use crate::output::Output;
 use crate::progress::PrefillBar;
-
-/// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The model ended it.
-    Finished,
-    /// The longest answer allowed.
-    TokenLimit,
-    /// No room in the context.
-    ContextFull,
-    /// Ctrl-C.
-    Interrupted,
-}
 
 /// What an answer took.
 #[derive(Debug, Clone, Copy)]
@@ -150,44 +138,24 @@ impl Generator<'_> {
             tools: false,
             ..ParserOptions::default()
         };
-        let mut parser = StreamParser::new(options);
-        let mut decoder = self.tokenizer.stream_decoder();
-        let mut message = ParsedMessage::default();
-        let mut sampled = Vec::new();
-        let mut take = |events: Vec<ds4_chat::Event>| {
-            for event in events {
-                display.event(&event).context("cannot write the answer")?;
-                message.add(event);
-            }
-            anyhow::Ok(())
+        let generation = Generation {
+            engine: &mut *self.engine,
+            session: &mut *self.session,
+            sampler: &mut *self.sampler,
+            tokenizer: self.tokenizer,
+            cancel: self.interrupt.cancel(),
+            max_tokens: self.max_tokens,
+            options,
         };
-        let start = Instant::now();
-        report.outcome = loop {
-            if self.interrupt.is_cancelled() {
-                break Outcome::Interrupted;
-            }
-            if Some(sampled.len()) == self.max_tokens {
-                break Outcome::TokenLimit;
-            }
-            let token = self.sampler.sample(self.session.logits());
-            if Some(token) == self.tokenizer.eos() {
-                break Outcome::Finished;
-            }
-            sampled.push(token);
-            take(parser.push(decoder.push(token)))?;
-            if self.session.position() == self.engine.options().context {
-                break Outcome::ContextFull;
-            }
-            self.engine.append(self.session, token)?;
-        };
-        report.generated = sampled.len();
-        report.decode_seconds = start.elapsed().as_secs_f64();
-        take(parser.push(decoder.finish()))?;
-        take(parser.finish())?;
+        let generated =
+            generation.run(&mut |event| display.event(event).context("cannot write the answer"))?;
         display.finish().context("cannot write the answer")?;
+        report.outcome = generated.outcome;
+        report.generated = generated.sampled.len();
+        report.decode_seconds = generated.seconds;
         Ok(Answer {
-            message,
-            sampled,
+            message: generated.message,
+            sampled: generated.sampled,
             report,
         })
     }

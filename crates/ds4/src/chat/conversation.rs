@@ -8,11 +8,12 @@ use ds4_chat::ControlToken;
 use ds4_engine::{Engine, EngineOptions, MemoryPlan, Sampler, Session, SyncControl, session_file};
 use ds4_model::ModelShape;
 
-use super::answer::{AnswerReport, Generator, Outcome};
+use super::answer::{AnswerReport, Generator};
 use super::display::AnswerDisplay;
 use super::session_store::{SessionName, saved_names};
 use super::transcript::{Transcript, Turn};
 use crate::failure::{Hint, Interrupted};
+use crate::generation::Outcome;
 use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
 use crate::machine_memory;

@@ -9,7 +9,6 @@ mod session_store;
 mod slash_command;
 mod transcript;
 
-pub(crate) use answer::Outcome;
 pub(crate) use conversation::Chat;
 pub(crate) use repl::{run_repl, tell};
 pub(crate) use session_store::{InvalidName, SessionName};

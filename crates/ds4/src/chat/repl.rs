@@ -2,12 +2,13 @@
 
 use anyhow::anyhow;
 
-use super::answer::{AnswerReport, Outcome};
+use super::answer::AnswerReport;
 use super::conversation::Chat;
 use super::line_reader::{Input, LineReader};
 use super::session_store::SessionName;
 use super::slash_command::{SlashCommand, help};
 use crate::failure::{self, Interrupted, UsageError};
+use crate::generation::Outcome;
 use crate::model_file::read_text;
 use crate::output::Output;
 

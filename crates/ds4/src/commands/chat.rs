@@ -5,8 +5,9 @@ use std::sync::Arc;
 use ds4_model::ModelShape;
 
 use crate::arguments::ChatArguments;
-use crate::chat::{Chat, Outcome, SessionName, run_repl, tell};
+use crate::chat::{Chat, SessionName, run_repl, tell};
 use crate::failure::{Interrupted, UsageError};
+use crate::generation::Outcome;
 use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
 use crate::model_file::{ModelFile, read_text};

@@ -7,6 +7,7 @@
 
 mod built_in;
 mod chat;
+mod eval;
 mod interactive;
 mod json_lines;
 mod logits;

@@ -1,0 +1,163 @@
+//! `ds4 eval`: questions with known answers.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use ds4_engine::{Engine, EngineOptions, MemoryPlan};
+use ds4_eval::{Case, CaseFile};
+use ds4_model::ModelShape;
+
+use crate::arguments::{EngineArguments, ModelArgument, VintageName};
+use crate::eval::{Report, Runner, nano_cases};
+use crate::failure::{Interrupted, UsageError};
+use crate::interrupt::Interrupt;
+use crate::loaded_model::Vocabulary;
+use crate::machine_memory;
+use crate::model_file::ModelFile;
+use crate::output::Output;
+use crate::settings;
+
+/// Name of the cases that are part of the program.
+const NANO: &str = "nano";
+
+/// Arguments of `ds4 eval`.
+///
+/// Every case is asked in a conversation of its own, at temperature 0, and its answer is judged by
+/// the case's check: a pattern, a number, JSON, tool calls. Shares come with the interval that holds
+/// the true share in 95 of 100 repetitions.
+#[derive(Debug, Args)]
+pub(crate) struct EvalArguments {
+    /// What to ask: nano for the cases that the built-in model was made for, or a file of JSON
+    /// lines, compressed with gzip or not
+    #[arg(value_name = "nano|FILE")]
+    cases: PathBuf,
+    #[command(flatten)]
+    model: ModelArgument,
+    /// Only these categories
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    category: Vec<String>,
+    /// Only the first N cases of each category
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Show every wrong case: the end of its prompt, what is expected, the answer
+    #[arg(long, conflicts_with = "json")]
+    show: bool,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    /// Write scores and the answer to every case as JSON to this file
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Prompt encoding [default: by the model's name]
+    #[arg(long, value_name = "NAME", value_enum)]
+    vintage: Option<VintageName>,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// Asks and counts.
+pub(crate) fn run(
+    arguments: &EvalArguments,
+    output: &mut Output,
+    interrupt: &Arc<Interrupt>,
+) -> anyhow::Result<()> {
+    let file = read_cases(&arguments.cases)?;
+    let cases = chosen(&file.cases, &arguments.category, arguments.limit)?;
+    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.introduce(output);
+    let shape = ModelShape::from_file(&model.file)?;
+    let vocabulary = Vocabulary::of_file(&model.file)?;
+    let vintage = vocabulary.vintage(arguments.vintage);
+    let runner = Runner::new(&cases, &vocabulary.tokenizer, vintage)?;
+    let options = EngineOptions {
+        context: runner.context().min(shape.context),
+        kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
+        ..settings::engine_options(&arguments.engine)
+    };
+    machine_memory::check(&MemoryPlan::for_file(&model.file, &options)?)?;
+    let mut engine = Engine::open(&model.file, None, &options, &mut |_| {})
+        .with_context(|| format!("cannot load the model `{}`", model.label))?;
+    let armed = interrupt.arm();
+    let start = Instant::now();
+    let results = runner.run(&mut engine, &armed, output)?;
+    model.check_unchanged()?;
+    let report = Report {
+        cases: &cases,
+        results: &results,
+        source: arguments.cases.display().to_string(),
+        model: model.label.clone(),
+        backend: engine.backend_name(),
+        options,
+        vintage,
+        limit: arguments.limit,
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    if let Some(path) = &arguments.report {
+        report.write_file(path)?;
+    }
+    if arguments.json {
+        output.line(&report.to_json().to_string())?;
+    } else {
+        if arguments.show {
+            report.write_wrong_cases(output)?;
+        }
+        report.write_table(output)?;
+    }
+    if results.interrupted {
+        output.warning(&format!(
+            "stopped after {} of {} cases; the scores are of those",
+            results.results.len(),
+            cases.len()
+        ));
+        return Err(Interrupted.into());
+    }
+    Ok(())
+}
+
+fn read_cases(path: &Path) -> anyhow::Result<CaseFile> {
+    let cannot_use = || format!("cannot use the cases in `{}`", path.display());
+    if path == Path::new(NANO) {
+        return CaseFile::read(nano_cases()).with_context(cannot_use);
+    }
+    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    CaseFile::read(file).with_context(cannot_use)
+}
+
+/// The cases of these categories, all if there are none, and of each at most `limit`.
+fn chosen<'a>(
+    cases: &'a [Case],
+    categories: &[String],
+    limit: Option<usize>,
+) -> anyhow::Result<Vec<&'a Case>> {
+    let mut known: Vec<(&str, usize)> = Vec::new();
+    let mut chosen = Vec::new();
+    for case in cases {
+        let place = known.iter().position(|(name, _)| *name == case.category);
+        let place = place.unwrap_or_else(|| {
+            known.push((&case.category, 0));
+            known.len() - 1
+        });
+        let asked = categories.is_empty() || categories.contains(&case.category);
+        if asked && limit.is_none_or(|limit| known[place].1 < limit) {
+            known[place].1 += 1;
+            chosen.push(case);
+        }
+    }
+    let is_known = |name: &&String| known.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = categories.iter().find(|name| !is_known(name)) {
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        return Err(UsageError(format!(
+            "there is no category `{unknown}`; there are {}",
+            names.join(", ")
+        ))
+        .into());
+    }
+    if chosen.is_empty() {
+        return Err(UsageError("--limit must be at least 1".to_owned()).into());
+    }
+    Ok(chosen)
+}
