@@ -69,7 +69,10 @@ fn sequences_go_back_to_a_kept_frontier() {
         for back_to in [2, 61, 127] {
             let tokens = tokens(FlashTiny, back_to + 12);
             suite::rewinding(fast, &file, &tokens, back_to, kv_format).unwrap();
+            suite::forking(fast, &file, &tokens, back_to, kv_format).unwrap();
         }
+        // One whole page is shared, and one copied.
+        suite::forking(fast, &file, &tokens(FlashTiny, 290), 269, kv_format).unwrap();
     }
 }
 

@@ -9,16 +9,15 @@ use ds4_cpu::reference::ReferenceBackend;
 use ds4_cpu::team::default_thread_count;
 use ds4_gguf::GgufFile;
 use ds4_model::{
-    Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, ModelShape, Step, StepSequence,
-    TokenId,
+    Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, ModelShape, SequenceState, TokenId,
 };
 
 use crate::error::EngineError;
 use crate::fingerprint::ModelFingerprint;
 use crate::memory_plan::MemoryPlan;
-use crate::page_pool::PagePool;
 use crate::runner::Runner;
-use crate::session::{Frontier, KEPT_FRONTIERS, Session};
+use crate::sequences::{Sequence, Sequences};
+use crate::session::Session;
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +52,17 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Tokens that a session can hold.
     pub context: usize,
-    /// Sessions that can be resident.
+    /// Sequences that can be worked on at the same time.
     pub sessions: usize,
+    /// Tokens that the pages of the KV cache hold, for all sequences and kept points together; at
+    /// least the context. `None` for the whole context of every session.
+    pub cache_tokens: Option<usize>,
+    /// Positions at whose multiples the state is kept, so that another prompt can branch off
+    /// there. A multiple of 128 keeps the states small.
+    pub keep_every: usize,
+    /// Most memory for kept states beside their pages, in bytes; 0 keeps none. `None` for what a
+    /// whole context of every session leaves behind, but not more than 1 GiB.
+    pub kept_bytes: Option<usize>,
     /// Row format of the KV cache.
     pub kv_format: KvFormat,
     /// Tokens per prefill step.
@@ -72,6 +80,9 @@ impl Default for EngineOptions {
             threads: None,
             context: 32_768,
             sessions: 1,
+            cache_tokens: None,
+            keep_every: 1024,
+            kept_bytes: None,
             kv_format: KvFormat::default(),
             prefill_chunk: 256,
             max_outputs: 1,
@@ -98,6 +109,19 @@ impl EngineOptions {
         let context = in_range("the context", self.context, shape.context)?;
         let slots = in_range("the number of sessions", self.sessions, 4096)?;
         let chunk = in_range("the prefill chunk", self.prefill_chunk, 1 << 16)?.min(context);
+        in_range("the distance of kept states", self.keep_every, 1 << 24)?;
+        let most = slots * KvLayout::pages_for(context);
+        let pages = match self.cache_tokens {
+            None => most,
+            Some(tokens) if tokens >= context => KvLayout::pages_for(tokens).min(1 << 31),
+            Some(tokens) => {
+                return Err(EngineError::Setting {
+                    name: "the size of the KV cache in tokens",
+                    found: tokens.to_string(),
+                    expected: format!("at least the context, {context}"),
+                });
+            }
+        };
         // A decode step holds one row of every session.
         let max_rows = chunk.max(slots);
         Ok(ExecutorOptions {
@@ -105,7 +129,7 @@ impl EngineOptions {
             capacity: KvCapacity {
                 slots,
                 context,
-                pages: slots * KvLayout::pages_for(context),
+                pages,
             },
             max_rows,
             max_outputs: self.max_outputs.max(slots).min(max_rows),
@@ -143,7 +167,7 @@ pub struct SyncReport {
 
 /// A loaded model, its KV cache and the sessions on it.
 pub struct Engine {
-    runner: Box<dyn Runner>,
+    sequences: Sequences,
     identity: u64,
     backend_name: &'static str,
     fingerprint: ModelFingerprint,
@@ -151,9 +175,6 @@ pub struct Engine {
     plan: MemoryPlan,
     max_rows: usize,
     max_outputs: usize,
-    free_slots: Vec<usize>,
-    step: Step,
-    pool: PagePool,
 }
 
 impl Engine {
@@ -191,7 +212,13 @@ impl Engine {
         };
         static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
         Ok(Self {
-            runner,
+            sequences: Sequences::new(
+                runner,
+                executor_options.capacity.slots,
+                executor_options.capacity.pages,
+                options.keep_every,
+                plan.kept_points,
+            ),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             backend_name,
             fingerprint: ModelFingerprint::of(file),
@@ -199,9 +226,6 @@ impl Engine {
             plan,
             max_rows: executor_options.max_rows,
             max_outputs: executor_options.max_outputs,
-            free_slots: (0..executor_options.capacity.slots).rev().collect(),
-            step: Step::default(),
-            pool: PagePool::new(executor_options.capacity.pages),
         })
     }
 
@@ -217,7 +241,7 @@ impl Engine {
 
     /// Dimensions of the model.
     pub fn shape(&self) -> &ModelShape {
-        self.runner.shape()
+        self.sequences.runner().shape()
     }
 
     /// Name of the backend.
@@ -242,7 +266,12 @@ impl Engine {
 
     /// Bytes that loading really allocated beside the weights.
     pub fn allocated(&self) -> usize {
-        self.runner.allocated().total()
+        self.sequences.runner().allocated().total()
+    }
+
+    /// Bytes of kept states at present, beside their pages.
+    pub fn kept_bytes(&self) -> usize {
+        self.sequences.kept().bytes()
     }
 
     /// Bytes of one session's KV state at `tokens` tokens.
@@ -250,16 +279,31 @@ impl Engine {
     /// # Errors
     /// More tokens than the context.
     pub fn session_bytes(&self, tokens: usize) -> Result<usize, EngineError> {
-        Ok(self.runner.sequence_bytes(tokens)?.iter().sum())
+        Ok(self.layer_bytes(tokens)?.iter().sum())
     }
 
-    /// Pages of the KV cache that nobody uses.
+    /// Pages of the KV cache that nobody uses, neither a session nor a kept state.
     pub fn free_pages(&self) -> usize {
-        self.pool.free()
+        self.sequences.pages().free()
+    }
+
+    /// Drops all kept states: sessions then start from what they hold themselves, or from nothing.
+    pub fn forget_kept(&mut self) {
+        self.sequences.forget_kept();
     }
 
     pub(crate) fn kv_format(&self) -> KvFormat {
-        self.runner.layout().format
+        self.sequences.runner().layout().format
+    }
+
+    /// Gives up the sessions' side of the engine for the scheduler's.
+    pub(crate) fn sequences(&mut self) -> &mut Sequences {
+        &mut self.sequences
+    }
+
+    /// Most rows of a step.
+    pub(crate) fn max_rows(&self) -> usize {
+        self.max_rows
     }
 
     /// A new, empty session.
@@ -267,41 +311,51 @@ impl Engine {
     /// # Errors
     /// All sessions are in use.
     pub fn session(&mut self) -> Result<Session, EngineError> {
-        let slot = self.free_slots.pop().ok_or(EngineError::NoFreeSession {
-            slots: self.options.sessions,
-        })?;
-        Ok(Session {
-            engine: self.identity,
-            slot,
-            tokens: Vec::new(),
-            logits: Vec::new(),
-            pages: Vec::new(),
-            frontiers: Vec::new(),
-            lost: false,
-        })
+        let sequence = self.sequences.open().ok_or(self.no_free_session())?;
+        Ok(self.session_of(sequence))
     }
 
-    /// Ends a session and frees what it occupied.
+    /// A second session with the tokens and the state of `session`. The compressed rows are
+    /// shared, not copied, until one of both writes to a page.
+    ///
+    /// # Errors
+    /// All sessions are in use, or a failure of the backend.
+    pub fn fork(&mut self, session: &Session) -> Result<Session, EngineError> {
+        self.check_owner(session)?;
+        let fork = self.sequences.fork(&session.sequence)?;
+        Ok(self.session_of(fork.ok_or(self.no_free_session())?))
+    }
+
+    fn session_of(&self, sequence: Sequence) -> Session {
+        Session {
+            engine: self.identity,
+            sequence,
+        }
+    }
+
+    fn no_free_session(&self) -> EngineError {
+        EngineError::NoFreeSession {
+            slots: self.options.sessions,
+        }
+    }
+
+    /// Ends a session and frees what it occupied. States kept of it stay for others.
     pub fn close(&mut self, session: Session) {
-        if session.engine != self.identity {
-            return;
+        if session.engine == self.identity {
+            self.sequences.close(session.sequence);
         }
-        for page in session.pages {
-            self.pool.release(page);
-        }
-        self.free_slots.push(session.slot);
     }
 
     /// Makes `session` hold exactly `tokens`, computing only what it lacks.
     ///
-    /// A common prefix is reused: all of it when `tokens` extends the session,
-    /// otherwise up to the last kept point inside it. Points are kept at the
-    /// end of every sync. After a cancelled sync the session holds a prefix of
-    /// `tokens`, ready to be synced again.
+    /// A common prefix is reused: all of it when `tokens` extends the session, otherwise up to the
+    /// last kept state inside it, of this or any other session. States are kept at multiples of
+    /// [`EngineOptions::keep_every`] and at the end of every sync. After a cancelled sync the
+    /// session holds a prefix of `tokens`, ready to be synced again.
     ///
     /// # Errors
     /// No tokens, more than the context, or a failure of the backend; after the
-    /// latter the session starts over at the next sync.
+    /// latter the session is empty.
     pub fn sync(
         &mut self,
         session: &mut Session,
@@ -312,26 +366,33 @@ impl Engine {
         if tokens.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        let reused = self.rewind(session, tokens)?;
+        let sequence = &mut session.sequence;
+        let reused = self.sequences.rewind(sequence, tokens)?.tokens;
         let total = tokens.len() - reused;
         let mut cancelled = false;
-        while session.tokens.len() < tokens.len() {
+        while sequence.tokens().len() < tokens.len() {
             if control.cancel.load(Ordering::Relaxed) {
                 cancelled = true;
                 break;
             }
-            let start = session.tokens.len();
-            let end = (start + self.max_rows).min(tokens.len());
-            self.advance(session, &tokens[start..end], end == tokens.len())?;
-            (control.progress)(session.tokens.len() - reused, total);
+            let start = sequence.tokens().len();
+            let end = self.sequences.next_stop(start, tokens.len(), self.max_rows);
+            advance(
+                &mut self.sequences,
+                sequence,
+                &tokens[start..end],
+                end == tokens.len(),
+            )?;
+            (control.progress)(end - reused, total);
         }
+        let evaluated = sequence.tokens().len() - reused;
         // A single token is a decode step; copying state there would cost more than it saves.
-        if session.tokens.len() - reused > 1 && !cancelled {
-            self.keep_frontier(session)?;
+        if evaluated > 1 && !cancelled {
+            self.sequences.keep(sequence, true)?;
         }
         Ok(SyncReport {
             reused,
-            evaluated: session.tokens.len() - reused,
+            evaluated,
             cancelled,
         })
     }
@@ -342,8 +403,8 @@ impl Engine {
     /// # Errors
     /// As [`sync`](Self::sync).
     pub fn append(&mut self, session: &mut Session, token: TokenId) -> Result<(), EngineError> {
-        self.check(session, session.tokens.len() + 1)?;
-        self.advance(session, &[token], true)
+        self.check(session, session.position() + 1)?;
+        advance(&mut self.sequences, &mut session.sequence, &[token], true)
     }
 
     /// Computes `tokens` after what the session holds and shows the logits of
@@ -360,8 +421,9 @@ impl Engine {
         control: &mut SyncControl<'_>,
         on_logits: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<SyncReport, EngineError> {
-        self.check(session, session.tokens.len() + tokens.len())?;
-        let reused = session.tokens.len();
+        self.check(session, session.position() + tokens.len())?;
+        let sequence = &mut session.sequence;
+        let reused = sequence.tokens().len();
         let mut cancelled = false;
         let chunk = self.max_rows.min(self.max_outputs);
         for (index, part) in tokens.chunks(chunk).enumerate() {
@@ -369,171 +431,45 @@ impl Engine {
                 cancelled = true;
                 break;
             }
-            self.run_step(session, part, 0..part.len())?;
-            let mut logits = std::mem::take(&mut session.logits);
-            logits.resize(self.shape().vocabulary, 0.0);
+            self.sequences.add(sequence, part, 0..part.len())?;
+            run(&mut self.sequences, sequence)?;
             for row in 0..part.len() {
-                self.runner.logits(row, &mut logits)?;
-                on_logits(index * chunk + row, &logits);
+                self.sequences
+                    .advance(sequence, &part[row..=row], Some(row))?;
+                on_logits(index * chunk + row, &sequence.logits);
             }
-            session.logits = logits;
-            (control.progress)(session.tokens.len() - reused, tokens.len());
+            (control.progress)(sequence.tokens().len() - reused, tokens.len());
         }
         Ok(SyncReport {
             reused,
-            evaluated: session.tokens.len() - reused,
+            evaluated: sequence.tokens().len() - reused,
             cancelled,
         })
     }
 
-    fn check(&self, session: &mut Session, tokens: usize) -> Result<(), EngineError> {
-        if session.engine != self.identity {
-            return Err(EngineError::SessionLost {
-                reason: "it belongs to another engine",
-            });
+    fn check_owner(&self, session: &Session) -> Result<(), EngineError> {
+        if session.engine == self.identity {
+            return Ok(());
         }
+        Err(EngineError::SessionLost {
+            reason: "it belongs to another engine",
+        })
+    }
+
+    fn check(&self, session: &Session, tokens: usize) -> Result<(), EngineError> {
+        self.check_owner(session)?;
         if tokens > self.options.context {
             return Err(EngineError::ContextFull {
                 tokens,
                 context: self.options.context,
             });
         }
-        if session.lost {
-            // A step failed halfway: nothing behind it can be trusted.
-            session.tokens.clear();
-            session.logits.clear();
-            session.frontiers.clear();
-            session.lost = false;
-        }
-        Ok(())
-    }
-
-    /// Goes back to the longest state that is a prefix of `tokens` and leaves
-    /// at least one token to compute, unless nothing changes at all.
-    fn rewind(&mut self, session: &mut Session, tokens: &[TokenId]) -> Result<usize, EngineError> {
-        let common = session
-            .tokens
-            .iter()
-            .zip(tokens)
-            .take_while(|(held, wanted)| held == wanted)
-            .count();
-        let complete = !session.logits.is_empty();
-        if common == session.tokens.len() && (common < tokens.len() || complete) {
-            return Ok(common);
-        }
-        session
-            .frontiers
-            .retain(|frontier| frontier.tokens <= common);
-        let target = session
-            .frontiers
-            .last()
-            .map_or(0, |frontier| frontier.tokens);
-        if target == 0 {
-            self.truncate(session, 0);
-            return Ok(0);
-        }
-        if let Some(frontier) = session.frontiers.last() {
-            self.runner
-                .restore_frontier(session.slot, target, &frontier.state)?;
-            session.logits.clone_from(&frontier.logits);
-        }
-        self.truncate(session, target);
-        Ok(target)
-    }
-
-    fn truncate(&mut self, session: &mut Session, tokens: usize) {
-        session.tokens.truncate(tokens);
-        if tokens == 0 {
-            session.logits.clear();
-            session.frontiers.clear();
-        }
-        for page in session.pages.drain(KvLayout::pages_for(tokens)..) {
-            self.pool.release(page);
-        }
-    }
-
-    fn keep_frontier(&mut self, session: &mut Session) -> Result<(), EngineError> {
-        let tokens = session.tokens.len();
-        session
-            .frontiers
-            .retain(|frontier| frontier.tokens < tokens);
-        if session.frontiers.len() == KEPT_FRONTIERS {
-            session.frontiers.remove(0);
-        }
-        let state = self.runner.save_frontier(session.slot, tokens)?;
-        session.frontiers.push(Frontier {
-            tokens,
-            state,
-            logits: session.logits.clone(),
-        });
-        Ok(())
-    }
-
-    /// One step of one session; `last` says whether its logits are wanted.
-    fn advance(
-        &mut self,
-        session: &mut Session,
-        tokens: &[TokenId],
-        last: bool,
-    ) -> Result<(), EngineError> {
-        let outputs = if last {
-            tokens.len() - 1..tokens.len()
-        } else {
-            0..0
-        };
-        self.run_step(session, tokens, outputs)?;
-        if last {
-            session.logits.resize(self.shape().vocabulary, 0.0);
-            self.runner.logits(0, &mut session.logits)?;
-        } else {
-            session.logits.clear();
-        }
-        Ok(())
-    }
-
-    fn run_step(
-        &mut self,
-        session: &mut Session,
-        tokens: &[TokenId],
-        outputs: std::ops::Range<usize>,
-    ) -> Result<(), EngineError> {
-        self.cover(session, session.tokens.len() + tokens.len())?;
-        // One step is kept and filled anew: decoding allocates nothing here.
-        if self.step.sequences.is_empty() {
-            self.step = Step::single(StepSequence::last_output(0, 0, Vec::new()));
-        }
-        let sequence = &mut self.step.sequences[0];
-        sequence.slot = session.slot;
-        sequence.position = session.tokens.len();
-        sequence.outputs = outputs;
-        sequence.tokens.clear();
-        sequence.tokens.extend_from_slice(tokens);
-        if let Err(error) = self.runner.run(&self.step) {
-            session.lost = true;
-            return Err(error.into());
-        }
-        session.tokens.extend_from_slice(tokens);
-        Ok(())
-    }
-
-    /// Gives the session the pages that `tokens` tokens need.
-    fn cover(&mut self, session: &mut Session, tokens: usize) -> Result<(), EngineError> {
-        let first = session.pages.len();
-        while session.pages.len() < KvLayout::pages_for(tokens) {
-            session.pages.push(self.pool.take()?);
-        }
-        if first < session.pages.len() {
-            self.runner
-                .set_pages(session.slot, first, &session.pages[first..])?;
-        }
         Ok(())
     }
 
     pub(crate) fn save_state(&mut self, session: &Session) -> Result<Vec<Vec<u8>>, EngineError> {
-        let state =
-            self.runner
-                .save_sequence(session.slot, session.tokens.len(), &session.pages)?;
-        Ok(state.layers)
+        self.check_owner(session)?;
+        Ok(self.sequences.save(&session.sequence)?.layers)
     }
 
     pub(crate) fn layer_bytes(&self, tokens: usize) -> Result<Vec<usize>, EngineError> {
@@ -543,7 +479,7 @@ impl Engine {
                 context: self.options.context,
             });
         }
-        Ok(self.runner.sequence_bytes(tokens)?)
+        Ok(self.sequences.runner().sequence_bytes(tokens)?)
     }
 
     pub(crate) fn restore_state(
@@ -553,24 +489,48 @@ impl Engine {
         layers: Vec<Vec<u8>>,
     ) -> Result<Session, EngineError> {
         let mut session = self.session()?;
-        let state = ds4_model::SequenceState { layers };
-        let restored = self.cover(&mut session, tokens.len()).and_then(|()| {
-            let (slot, pages) = (session.slot, &session.pages);
-            Ok(self
-                .runner
-                .restore_sequence(slot, tokens.len(), pages, &state)?)
-        });
+        let sequence = &mut session.sequence;
+        let state = SequenceState { layers };
+        let restored = self
+            .sequences
+            .restore(sequence, tokens, logits, &state)
+            .and_then(|()| self.sequences.keep(sequence, true));
         match restored {
-            Ok(()) => {
-                session.tokens = tokens;
-                session.logits = logits;
-                self.keep_frontier(&mut session)?;
-                Ok(session)
-            }
+            Ok(()) => Ok(session),
             Err(error) => {
                 self.close(session);
                 Err(error)
             }
         }
     }
+}
+
+/// One step of one sequence; `last` says whether its logits are wanted.
+fn advance(
+    sequences: &mut Sequences,
+    sequence: &mut Sequence,
+    tokens: &[TokenId],
+    last: bool,
+) -> Result<(), EngineError> {
+    let outputs = if last {
+        tokens.len() - 1..tokens.len()
+    } else {
+        0..0
+    };
+    sequences.add(sequence, tokens, outputs)?;
+    run(sequences, sequence)?;
+    sequences.advance(sequence, tokens, last.then_some(0))?;
+    if sequences.is_kept_position(sequence.tokens().len()) {
+        sequences.keep(sequence, false)?;
+    }
+    Ok(())
+}
+
+/// Runs the step of one sequence, which is empty after a failure.
+fn run(sequences: &mut Sequences, sequence: &mut Sequence) -> Result<(), EngineError> {
+    let result = sequences.run();
+    if result.is_err() {
+        sequences.reset(sequence);
+    }
+    result
 }

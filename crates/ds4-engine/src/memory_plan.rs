@@ -1,23 +1,29 @@
 //! What a model, its KV cache and its activations occupy.
 
 use ds4_gguf::GgufFile;
-use ds4_model::{ExecutorBytes, ModelShape};
+use ds4_model::{ExecutorBytes, ExecutorOptions, KvCapacity, KvLayout, ModelShape};
 
 use crate::engine::EngineOptions;
 use crate::error::EngineError;
 
-/// Bytes by purpose. What [`Engine::open`](crate::Engine::open) allocates is
-/// exactly the sum without `weights`, which stay in the mapped file.
+/// Most memory for kept states unless the caller plans with more.
+const KEPT_BYTES: usize = 1 << 30;
+
+/// Bytes by purpose. [`Engine::open`](crate::Engine::open) allocates exactly
+/// [`allocated`](Self::allocated); weights stay in the mapped file, and kept states come while the
+/// engine works, never more than planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Tensor data of the model file, mapped.
     pub weights: usize,
     /// Windows, frontiers and page tables of all sessions.
     pub kv_sessions: usize,
-    /// Compressed rows of the whole context of all sessions.
+    /// Compressed rows: the pages that all sessions and kept states share.
     pub kv_pages: usize,
     /// Activations of one step, logits and step buffer.
     pub activations: usize,
+    /// Most memory for kept states beside their pages.
+    pub kept_points: usize,
 }
 
 impl MemoryPlan {
@@ -35,8 +41,8 @@ impl MemoryPlan {
         shape: &ModelShape,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let options = options.executor_options(shape)?;
-        let bytes = ExecutorBytes::plan(shape, &options, false)?;
+        let executor_options = options.executor_options(shape)?;
+        let bytes = ExecutorBytes::plan(shape, &executor_options, false)?;
         let weights = file.tensors().iter().fold(0usize, |sum, tensor| {
             sum.saturating_add(tensor.byte_len() as usize)
         });
@@ -45,18 +51,52 @@ impl MemoryPlan {
             kv_sessions: bytes.slots,
             kv_pages: bytes.pages,
             activations: bytes.activations,
+            kept_points: match options.kept_bytes {
+                Some(bytes) => bytes,
+                None => kept_bytes(shape, &executor_options, options.keep_every)?,
+            },
         })
     }
 
-    /// Bytes that are allocated: all but the mapped weights.
+    /// Bytes allocated at the start: all but the mapped weights and the kept states.
     pub fn allocated(&self) -> usize {
         self.kv_sessions
             .saturating_add(self.kv_pages)
             .saturating_add(self.activations)
     }
 
+    /// Bytes that are allocated at most: all but the mapped weights.
+    pub fn used(&self) -> usize {
+        self.allocated().saturating_add(self.kept_points)
+    }
+
     /// The sum.
     pub fn total(&self) -> usize {
-        self.weights.saturating_add(self.allocated())
+        self.weights.saturating_add(self.used())
     }
+}
+
+/// States at every multiple of `keep_every` in a whole context, and at the ends of a few turns, of
+/// every session.
+fn kept_bytes(
+    shape: &ModelShape,
+    options: &ExecutorOptions,
+    keep_every: usize,
+) -> Result<usize, EngineError> {
+    const ENDS: usize = 4;
+    let KvCapacity { slots, context, .. } = options.capacity;
+    let layout = KvLayout::new(
+        shape,
+        options.kv_format,
+        options.capacity,
+        options.max_rows,
+        false,
+    )?;
+    let at = |tokens| layout.frontier_bytes(shape.window, tokens);
+    // One token before a multiple of every ratio the most contributions are open.
+    let end = at(context.next_multiple_of(128) - 1) + 4 * shape.vocabulary;
+    let session = (context / keep_every)
+        .saturating_mul(at(keep_every))
+        .saturating_add(ENDS * end);
+    Ok(session.saturating_mul(slots).min(KEPT_BYTES))
 }

@@ -12,6 +12,8 @@ pub(crate) trait Runner: Send {
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError>;
     fn run(&mut self, step: &Step) -> Result<(), ModelError>;
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError>;
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError>;
+    fn copy_frontier(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), ModelError>;
     fn sequence_bytes(&self, tokens: usize) -> Result<Vec<usize>, ModelError>;
     fn save_sequence(
         &mut self,
@@ -63,6 +65,14 @@ where
 
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {
         Self::logits(self, output, logits)
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError> {
+        Self::copy_page(self, from, to)
+    }
+
+    fn copy_frontier(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), ModelError> {
+        Self::copy_frontier(self, from, to, tokens)
     }
 
     fn sequence_bytes(&self, tokens: usize) -> Result<Vec<usize>, ModelError> {

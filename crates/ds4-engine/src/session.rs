@@ -1,9 +1,8 @@
-//! One timeline of tokens with its KV state.
+//! One timeline of tokens with its KV state, for callers that drive the engine themselves.
 
-use ds4_model::{SequenceState, TokenId};
+use ds4_model::TokenId;
 
-/// How many earlier points a session can go back to without recomputing.
-pub(crate) const KEPT_FRONTIERS: usize = 4;
+use crate::sequences::Sequence;
 
 /// A sequence of tokens, the KV state behind them and the logits after them.
 ///
@@ -13,38 +12,22 @@ pub(crate) const KEPT_FRONTIERS: usize = 4;
 #[derive(Debug)]
 pub struct Session {
     pub(crate) engine: u64,
-    pub(crate) slot: usize,
-    pub(crate) tokens: Vec<TokenId>,
-    /// Logits of the token after the last; empty before the first sync.
-    pub(crate) logits: Vec<f32>,
-    pub(crate) pages: Vec<u32>,
-    pub(crate) frontiers: Vec<Frontier>,
-    /// A step failed halfway: the KV state cannot be trusted.
-    pub(crate) lost: bool,
-}
-
-/// A point that a session can go back to: windows and open contributions as
-/// they were. Compressed rows need no copy, they only grow.
-#[derive(Clone, Debug)]
-pub(crate) struct Frontier {
-    pub(crate) tokens: usize,
-    pub(crate) state: SequenceState,
-    pub(crate) logits: Vec<f32>,
+    pub(crate) sequence: Sequence,
 }
 
 impl Session {
     /// The tokens that the session holds.
     pub fn tokens(&self) -> &[TokenId] {
-        &self.tokens
+        self.sequence.tokens()
     }
 
     /// Number of tokens.
     pub fn position(&self) -> usize {
-        self.tokens.len()
+        self.sequence.tokens().len()
     }
 
     /// Logits of the next token, `[vocabulary]`; empty before the first sync.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        &self.sequence.logits
     }
 }

@@ -49,7 +49,7 @@ pub fn save(
     session: &Session,
     attachment: &[u8],
 ) -> Result<(), EngineError> {
-    if session.logits.is_empty() || session.lost {
+    if session.logits().is_empty() {
         return Err(EngineError::SessionLost {
             reason: "it holds no finished prompt",
         });
@@ -107,8 +107,8 @@ fn write_file(
     writer.write(engine.fingerprint().as_bytes())?;
     let counts = [
         format_code(engine.kv_format()),
-        session.tokens.len() as u64,
-        session.logits.len() as u64,
+        session.tokens().len() as u64,
+        session.logits().len() as u64,
         layers.len() as u64,
         attachment.len() as u64,
     ];
@@ -118,8 +118,8 @@ fn write_file(
     {
         writer.write(&count.to_le_bytes())?;
     }
-    writer.write(bytemuck::cast_slice(&session.tokens))?;
-    writer.write(bytemuck::cast_slice(&session.logits))?;
+    writer.write(bytemuck::cast_slice(session.tokens()))?;
+    writer.write(bytemuck::cast_slice(session.logits()))?;
     writer.write(attachment)?;
     for layer in layers {
         writer.write(layer)?;

@@ -45,10 +45,12 @@ fn tokens(count: usize, seed: u32) -> Vec<TokenId> {
 }
 
 fn fresh_logits(engine: &mut Engine, tokens: &[TokenId]) -> Vec<f32> {
+    engine.forget_kept();
     let mut session = engine.session().unwrap();
-    sync(engine, &mut session, tokens);
+    assert_eq!(sync(engine, &mut session, tokens).reused, 0);
     let logits = session.logits().to_vec();
     engine.close(session);
+    engine.forget_kept();
     logits
 }
 
@@ -155,8 +157,123 @@ fn sessions_do_not_disturb_one_another() {
     for session in sessions {
         engine.close(session);
     }
+    engine.forget_kept();
     assert!(engine.free_pages() > pages);
     assert_eq!(engine.free_pages(), 3 * 1024usize.div_ceil(256));
+}
+
+#[test]
+fn states_are_kept_at_intervals_for_every_session() {
+    let mut engine = open(EngineOptions {
+        sessions: 2,
+        keep_every: 64,
+        kept_bytes: Some(1 << 28),
+        ..options()
+    });
+    let prompt = tokens(300, 1);
+    let mut session = engine.session().unwrap();
+    sync(&mut engine, &mut session, &prompt);
+    for token in tokens(100, 2) {
+        engine.append(&mut session, token).unwrap();
+    }
+    let all = session.tokens().to_vec();
+    engine.close(session);
+    // Another session branches off: inside the prompt, at its end, inside the answer.
+    for (common, expected) in [
+        (63, 0),
+        (64, 64),
+        (255, 192),
+        (299, 256),
+        (300, 300),
+        (383, 320),
+    ] {
+        let mut branch = all[..common].to_vec();
+        branch.extend(tokens(20, 7).iter().map(|token| (token + 1) % 512));
+        let mut session = engine.session().unwrap();
+        let report = sync(&mut engine, &mut session, &branch);
+        assert_eq!(report.reused, expected, "common prefix of {common}");
+        let logits = session.logits().to_vec();
+        engine.close(session);
+
+        let mut alone = open(options());
+        assert_same(&logits, &fresh_logits(&mut alone, &branch));
+    }
+    assert!(engine.kept_bytes() <= engine.memory().kept_points);
+}
+
+#[test]
+fn a_fork_and_its_origin_go_their_own_ways() {
+    for kv_format in [KvFormat::F32, KvFormat::Fp8] {
+        let mut engine = open(EngineOptions {
+            sessions: 2,
+            kv_format,
+            ..options()
+        });
+        let prompt = tokens(270, 1);
+        let mut session = engine.session().unwrap();
+        sync(&mut engine, &mut session, &prompt);
+        // Nobody but the two may hold the half-full page.
+        engine.forget_kept();
+        let free = engine.free_pages();
+        let mut fork = engine.fork(&session).unwrap();
+        assert_eq!(engine.free_pages(), free, "a fork copies no page");
+        assert_same(fork.logits(), session.logits());
+        let (own, other) = (tokens(30, 2), tokens(30, 3));
+        for (&a, &b) in own.iter().zip(&other) {
+            engine.append(&mut session, a).unwrap();
+            engine.append(&mut fork, b).unwrap();
+        }
+        assert_eq!(engine.free_pages(), free - 1, "one page was copied");
+        let found = [session.logits().to_vec(), fork.logits().to_vec()];
+        engine.close(session);
+        engine.close(fork);
+        assert_eq!(engine.free_pages(), 2 * 1024usize.div_ceil(256));
+        for (found, tail) in found.iter().zip([own, other]) {
+            let tokens = [prompt.as_slice(), &tail].concat();
+            assert_same(found, &fresh_logits(&mut engine, &tokens));
+        }
+    }
+}
+
+#[test]
+fn kept_states_make_room_for_sessions() {
+    // Pages for one context only, and states that want more of them.
+    let mut engine = open(EngineOptions {
+        context: 512,
+        keep_every: 64,
+        cache_tokens: Some(512),
+        sessions: 2,
+        ..options()
+    });
+    for seed in 0..6 {
+        let prompt = tokens(500, seed);
+        let mut session = engine.session().unwrap();
+        sync(&mut engine, &mut session, &prompt);
+        let logits = session.logits().to_vec();
+        engine.close(session);
+        assert!(engine.kept_bytes() <= engine.memory().kept_points);
+        let mut alone = open(options());
+        assert_same(&logits, &fresh_logits(&mut alone, &prompt));
+    }
+    let mut sessions = [engine.session().unwrap(), engine.session().unwrap()];
+    sync(&mut engine, &mut sessions[0], &tokens(500, 8));
+    let cancel = AtomicBool::new(false);
+    let mut control = SyncControl {
+        cancel: &cancel,
+        progress: &mut |_, _| (),
+    };
+    let error = engine
+        .sync(&mut sessions[1], &tokens(500, 9), &mut control)
+        .unwrap_err();
+    assert!(
+        matches!(error, EngineError::NoFreePage { pages: 2 }),
+        "{error}"
+    );
+    for session in sessions {
+        engine.close(session);
+    }
+    engine.forget_kept();
+    assert_eq!((engine.free_pages(), engine.kept_bytes()), (2, 0));
 }
 
 #[test]

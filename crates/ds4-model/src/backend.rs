@@ -94,7 +94,7 @@ pub struct AttentionInputs<B> {
 /// The memory and the stages of a device.
 ///
 /// A buffer is opaque: only [`read`](Self::read) and [`write`](Self::write)
-/// cross to the host, and no stage does. Every stage processes
+/// cross to the host, and no stage does; [`copy`](Self::copy) stays on the device. Every stage processes
 /// `step.bucket.rows` rows at most and takes the true count, positions and
 /// slots from the step's words.
 pub trait Backend {
@@ -140,6 +140,18 @@ pub trait Backend {
         buffer: &Self::Buffer,
         offset: usize,
         bytes: &mut [u8],
+    ) -> Result<(), BackendError>;
+
+    /// Copies `length` bytes inside `buffer` from byte `from` to byte `to`, on the device.
+    ///
+    /// # Errors
+    /// A range outside the buffer, ranges that overlap, or a device error.
+    fn copy(
+        &mut self,
+        buffer: &mut Self::Buffer,
+        from: usize,
+        to: usize,
+        length: usize,
     ) -> Result<(), BackendError>;
 
     /// Runs the stages that `record` calls.

@@ -87,6 +87,18 @@ pub enum ModelError {
     Backend(#[from] BackendError),
 }
 
+/// Refuses a copy inside one buffer whose ranges overlap; for backends on their way to
+/// [`Backend::copy`](crate::Backend::copy).
+///
+/// # Errors
+/// [`BackendError::Overlap`].
+pub fn check_overlap(from: usize, to: usize, length: usize) -> Result<(), BackendError> {
+    if from.abs_diff(to) < length {
+        return Err(BackendError::Overlap { from, to, length });
+    }
+    Ok(())
+}
+
 /// An error of a backend's memory or stages.
 #[derive(Debug, Error)]
 pub enum BackendError {
@@ -117,6 +129,16 @@ pub enum BackendError {
         length: usize,
         /// Size of the buffer.
         size: usize,
+    },
+    /// A copy inside a buffer onto itself.
+    #[error("copy of {length} bytes from {from} to {to}, which overlap")]
+    Overlap {
+        /// First byte read.
+        from: usize,
+        /// First byte written.
+        to: usize,
+        /// Number of bytes.
+        length: usize,
     },
     /// A device reported an error.
     #[error("{backend} backend failed: {message}")]

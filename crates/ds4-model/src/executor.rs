@@ -525,6 +525,62 @@ impl<B: Backend> Executor<B> {
         Ok(())
     }
 
+    /// Copies the compressed rows of page `from` to page `to`, in every layer, on the device.
+    ///
+    /// # Errors
+    /// A page out of range, twice the same, or a backend failure.
+    pub fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError> {
+        let pages = self.options.capacity.pages;
+        if from.max(to) as usize >= pages {
+            return Err(ModelError::State(format!(
+                "copy of page {from} to {to}, the cache has {pages}"
+            )));
+        }
+        let (from, to) = (from as usize, to as usize);
+        for kv in &mut self.kv {
+            let rows = [
+                (&mut kv.compressed, kv.layout.page_bytes()),
+                (&mut kv.index, kv.layout.index_page_bytes()),
+            ];
+            for (compressed, bytes) in rows {
+                if let Some(compressed) = compressed {
+                    let rows = &mut compressed.rows;
+                    self.backend.copy(rows, from * bytes, to * bytes, bytes)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies windows and frontiers of the first `tokens` tokens of slot `from`, which must be all
+    /// that it holds, to slot `to`, on the device.
+    ///
+    /// # Errors
+    /// A slot out of range, twice the same, or a backend failure.
+    pub fn copy_frontier(
+        &mut self,
+        from: usize,
+        to: usize,
+        tokens: usize,
+    ) -> Result<(), ModelError> {
+        let slots = self.options.capacity.slots;
+        if from.max(to) >= slots {
+            return Err(ModelError::State(format!(
+                "copy of slot {from} to {to}, the cache has {slots}"
+            )));
+        }
+        for kv in &mut self.kv {
+            let source = layer_regions(kv, &self.shape, from, tokens, None)?;
+            let target = layer_regions(kv, &self.shape, to, tokens, None)?;
+            for (source, target) in source.iter().zip(&target) {
+                let buffer = target.buffer_mut(kv)?;
+                self.backend
+                    .copy(buffer, source.offset, target.offset, source.length)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Bytes of each layer in a saved state of `tokens` tokens.
     ///
     /// # Errors

@@ -121,6 +121,16 @@ impl LayerKvLayout {
         self.frontier_tokens * 2 * channels
     }
 
+    /// Tokens whose contributions still count for rows to come, after `tokens` tokens: those of the
+    /// open window and, with overlap, of the window before it.
+    pub fn open_tokens(&self, tokens: usize) -> usize {
+        let Some(ratio) = self.compression.ratio() else {
+            return 0;
+        };
+        let open = tokens % ratio + (self.compression.overlap() - 1) * ratio;
+        open.min(tokens)
+    }
+
     /// Bytes of the compressed attention rows in one page.
     pub fn page_bytes(&self) -> usize {
         self.rows_per_page() * self.row_bytes
@@ -255,6 +265,18 @@ impl KvLayout {
             })
             .sum();
         layers + 4 * self.table_pages()
+    }
+
+    /// Bytes of a saved frontier after `tokens` tokens, all layers together, for a sliding window
+    /// of `window` tokens. Least where `tokens` is a multiple of every compression ratio.
+    pub fn frontier_bytes(&self, window: usize, tokens: usize) -> usize {
+        self.layers
+            .iter()
+            .map(|layer| {
+                (window - 1).min(tokens) * layer.row_bytes
+                    + layer.open_tokens(tokens) * 4 * 2 * (layer.channels + layer.index_channels)
+            })
+            .sum()
     }
 
     fn checked_bytes(&self) -> Option<usize> {

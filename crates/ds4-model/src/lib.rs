@@ -25,7 +25,7 @@ pub mod weights;
 
 pub use backend::{Backend, StageContext, StepBuffer};
 pub use bind::WeightTensor;
-pub use error::{BackendError, ModelError};
+pub use error::{BackendError, ModelError, check_overlap};
 pub use executor::{Executor, ExecutorBytes, ExecutorOptions};
 pub use kv_cache::{KvCapacity, KvFormat, KvLayout, PAGE_TOKENS};
 pub use sequence_state::SequenceState;

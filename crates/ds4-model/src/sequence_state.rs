@@ -2,7 +2,7 @@
 
 use crate::backend::LayerKv;
 use crate::error::ModelError;
-use crate::kv_cache::{KvLayout, LayerKvLayout, PAGE_TOKENS};
+use crate::kv_cache::{KvLayout, PAGE_TOKENS};
 use crate::shape::ModelShape;
 
 /// The KV state of one sequence on the host: for each layer the newest window
@@ -108,7 +108,7 @@ pub(crate) fn layer_regions<B>(
         ));
     }
     for (frontier, rows_buffer, channels, row_bytes) in streams {
-        let kept = open_tokens(layout, tokens);
+        let kept = layout.open_tokens(tokens);
         let token_bytes = 4 * 2 * channels;
         ring_regions(
             &mut regions,
@@ -134,14 +134,6 @@ pub(crate) fn layer_regions<B>(
         }
     }
     Ok(regions)
-}
-
-/// Tokens whose contributions still count for rows to come: those of the open
-/// window and, with overlap, of the window before it.
-fn open_tokens(layout: &LayerKvLayout, tokens: usize) -> usize {
-    let ratio = layout.compression.ratio().unwrap_or(1);
-    let open = tokens % ratio + (layout.compression.overlap() - 1) * ratio;
-    open.min(tokens)
 }
 
 /// The newest `count` of `end` entries of a ring, as at most two ranges.

@@ -174,6 +174,7 @@ fn saved_sequences_continue_on_the_device() {
     let make = || DeviceBackend::new(Mode::Replay);
     suite::restoring(make, &file, tokens, 37, KvFormat::Fp8).unwrap();
     suite::rewinding(make, &file, tokens, 30, KvFormat::Fp8).unwrap();
+    suite::forking(make, &file, tokens, 30, KvFormat::Fp8).unwrap();
 }
 
 const BUCKET: StepBucket = StepBucket {

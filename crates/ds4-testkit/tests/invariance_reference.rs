@@ -89,6 +89,7 @@ fn sequences_go_back_to_a_kept_frontier() {
         for back_to in [2, 61, 127] {
             let tokens = tokens(FlashTiny, back_to + 12);
             suite::rewinding(|| ReferenceBackend, &file, &tokens, back_to, kv_format).unwrap();
+            suite::forking(|| ReferenceBackend, &file, &tokens, back_to, kv_format).unwrap();
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::table::bytes;
 /// Both numbers, and what to do.
 pub(crate) fn check(plan: &MemoryPlan) -> anyhow::Result<()> {
     match total() {
-        Some(total) => check_against(plan.allocated() as u64, total),
+        Some(total) => check_against(plan.used() as u64, total),
         None => Ok(()),
     }
 }

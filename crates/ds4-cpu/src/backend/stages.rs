@@ -8,7 +8,7 @@ use ds4_model::weights::{
     Attention, Compressor, FeedForward, Head, HyperConnection, Indexer, Mixture,
     MultiTokenPrediction,
 };
-use ds4_model::{BackendError, WeightTensor};
+use ds4_model::{BackendError, WeightTensor, check_overlap};
 
 use super::memory::CpuBuffer;
 use super::scratch::Scratch;
@@ -120,6 +120,19 @@ impl Backend for CpuBackend {
         bytes: &mut [u8],
     ) -> Result<(), BackendError> {
         bytes.copy_from_slice(&buffer.bytes()[buffer.range(offset, bytes.len())?]);
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        buffer: &mut CpuBuffer,
+        from: usize,
+        to: usize,
+        length: usize,
+    ) -> Result<(), BackendError> {
+        check_overlap(from, to, length)?;
+        let (source, target) = (buffer.range(from, length)?, buffer.range(to, length)?);
+        buffer.bytes_mut().copy_within(source, target.start);
         Ok(())
     }
 

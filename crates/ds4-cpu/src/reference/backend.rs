@@ -8,7 +8,7 @@ use ds4_model::weights::{
     Attention, Compressor, FeedForward, Head, HyperConnection, Indexer, Mixture,
     MultiTokenPrediction,
 };
-use ds4_model::{BackendError, WeightTensor};
+use ds4_model::{BackendError, WeightTensor, check_overlap};
 
 use super::matrix::ReferenceTensor;
 use super::{attention, compressor, hyper, indexer, mixture};
@@ -119,6 +119,20 @@ impl Backend for ReferenceBackend {
     ) -> Result<(), BackendError> {
         buffer.check(offset, bytes.len())?;
         bytes.copy_from_slice(&buffer.bytes()[offset..offset + bytes.len()]);
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        buffer: &mut ReferenceBuffer,
+        from: usize,
+        to: usize,
+        length: usize,
+    ) -> Result<(), BackendError> {
+        check_overlap(from, to, length)?;
+        buffer.check(from, length)?;
+        buffer.check(to, length)?;
+        buffer.bytes_mut().copy_within(from..from + length, to);
         Ok(())
     }
 

@@ -64,6 +64,22 @@ impl Backend for DeviceBackend {
         result
     }
 
+    fn copy(
+        &mut self,
+        buffer: &mut DeviceBuffer,
+        from: usize,
+        to: usize,
+        length: usize,
+    ) -> Result<(), BackendError> {
+        self.expect_idle("copy of a buffer")?;
+        let address = buffer.address(&self.memory)?;
+        let mut memory = self.memory.lock();
+        let mut contents = memory.lend(address)?;
+        let result = self.reference.copy(&mut contents, from, to, length);
+        memory.give_back(address, contents);
+        result
+    }
+
     fn run(
         &mut self,
         pass: Pass,

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use ds4_gguf::GgufFile;
 use ds4_model::{
-    Backend, Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, Step, StepSequence, TokenId,
+    Backend, Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, PAGE_TOKENS, Step,
+    StepSequence, TokenId,
 };
 
 use crate::conformance;
@@ -315,4 +316,74 @@ pub fn rewinding<B: Backend>(
         &expected[back_to * width..],
         0.0,
     )
+}
+
+/// A sequence that branches off into another slot, with a copy of its last page and the other pages
+/// shared, and the sequence itself both go on as if they were alone.
+///
+/// # Errors
+/// Any difference.
+pub fn forking<B: Backend>(
+    make: impl Fn() -> B,
+    file: &GgufFile,
+    tokens: &[TokenId],
+    prefix: usize,
+    kv_format: KvFormat,
+) -> Result<()> {
+    let run = run_of(kv_format, &[13]);
+    let (before, after) = tokens.split_at(prefix);
+    let other: Vec<TokenId> = after.iter().rev().copied().collect();
+    let mut expected = Vec::new();
+    for after in [after, other.as_slice()] {
+        let mut alone = Session::new(make(), file, None, &run, tokens.len())?;
+        alone.feed(before, &run)?;
+        expected.push(alone.feed(after, &run)?);
+    }
+
+    let mut executor = Executor::new(
+        make(),
+        file,
+        None,
+        options(kv_format, 2, tokens.len(), 13),
+        &mut |_| (),
+    )?;
+    let mut pages = assign_pages(&mut executor)?;
+    for (index, chunk) in before.chunks(13).enumerate() {
+        executor.run(&Step::single(rows_of(0, 13 * index, chunk)))?;
+    }
+    let frontier: usize = executor
+        .save_frontier(0, prefix)?
+        .layers
+        .iter()
+        .map(Vec::len)
+        .sum();
+    let window = executor.shape().window;
+    ensure!(
+        frontier == executor.layout().frontier_bytes(window, prefix),
+        "a frontier of {frontier} bytes was announced with another size"
+    );
+    let whole = prefix / PAGE_TOKENS;
+    pages[1] = [&pages[0][..whole], &pages[1][whole..]].concat();
+    executor.set_pages(1, 0, &pages[1])?;
+    executor.copy_page(pages[0][whole], pages[1][whole])?;
+    executor.copy_frontier(0, 1, prefix)?;
+    let mut found = [Vec::new(), Vec::new()];
+    for (index, (own, branch)) in after.chunks(7).zip(other.chunks(7)).enumerate() {
+        let position = prefix + 7 * index;
+        for (slot, part) in [own, branch].into_iter().enumerate() {
+            executor.run(&Step::single(rows_of(slot, position, part)))?;
+            found[slot].extend(all_logits(&mut executor, part.len())?);
+        }
+    }
+    same("the sequence itself", &found[0], &expected[0], 0.0)?;
+    same("its branch", &found[1], &expected[1], 0.0)?;
+    ensure!(
+        executor
+            .copy_page(0, executor.options().capacity.pages as u32)
+            .is_err()
+            && executor.copy_page(1, 1).is_err()
+            && executor.copy_frontier(0, 2, prefix).is_err(),
+        "a copy outside the cache, or onto itself, was taken"
+    );
+    Ok(())
 }

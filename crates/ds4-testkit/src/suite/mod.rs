@@ -12,7 +12,7 @@ use crate::trace::{Run, Session, Trace};
 
 mod invariance;
 
-pub use invariance::{batching, chunking, restoring, rewinding};
+pub use invariance::{batching, chunking, forking, restoring, rewinding};
 
 /// How far a backend may be from the goldens.
 #[derive(Clone, Copy, Debug)]

@@ -173,6 +173,8 @@ fn measure(
     interrupt: &ArmedInterrupt<'_>,
     output: &Output,
 ) -> anyhow::Result<Run> {
+    // What an earlier run computed is not to be found.
+    engine.forget_kept();
     let mut session = engine.session()?;
     let mut bar = PrefillBar::new(prompt.len(), output);
     let mut progress = |done, _| bar.update(done);

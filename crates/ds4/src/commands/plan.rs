@@ -63,6 +63,7 @@ impl Row {
             "kv_sessions": self.plan.kv_sessions,
             "kv_pages": self.plan.kv_pages,
             "activations": self.plan.activations,
+            "kept_points": self.plan.kept_points,
             "allocated": self.plan.allocated(),
             "total": self.plan.total(),
         })
@@ -127,6 +128,7 @@ pub(super) fn table(rows: &[Row]) -> Table {
         "KV windows",
         "KV pages",
         "activations",
+        "kept states",
         "total",
     ]);
     for Row {
@@ -142,6 +144,7 @@ pub(super) fn table(rows: &[Row]) -> Table {
             bytes(plan.kv_sessions as u64),
             bytes(plan.kv_pages as u64),
             bytes(plan.activations as u64),
+            bytes(plan.kept_points as u64),
             bytes(plan.total() as u64),
         ]);
     }
