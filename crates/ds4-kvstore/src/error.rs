@@ -107,6 +107,12 @@ pub enum SaveError {
         /// What would be valid.
         expected: &'static str,
     },
+    /// Another process is removing or loading, and does not come to an end.
+    #[error("another process is using the KV cache")]
+    Busy,
+    /// The source or the report panicked.
+    #[error("saving a checkpoint panicked")]
+    Panicked,
     /// The source failed to give a segment.
     #[error("failed to read segment {span} from the engine")]
     Source {

@@ -52,8 +52,20 @@
 mod background_writer;
 mod chain;
 mod checkpoint;
+#[cfg(unix)]
+pub mod directory_storage;
 mod error;
+mod eviction;
+pub mod format;
+mod index;
 mod limits;
+mod listing;
+mod loading;
+mod maintenance;
+mod refusal;
+mod saving;
+mod statistics;
+pub mod storage;
 mod store;
 
 pub use background_writer::{BackgroundWriter, Submitted, WriteJob, WriteReport};
@@ -66,4 +78,7 @@ pub use checkpoint::{
 };
 pub use error::{LoadError, MaintenanceError, OpenError, SaveError};
 pub use limits::Limits;
-pub use store::{Access, Hit, Problem, Pruned, SavePlan, Saved, Statistics, Store, Usage};
+pub use maintenance::Pruned;
+pub use saving::Saved;
+pub use statistics::Statistics;
+pub use store::{Access, Hit, Problem, SavePlan, Store, Usage};
