@@ -142,6 +142,16 @@ pub trait Observer<B: Backend> {
         let _ = (backend, layer, activations);
         Ok(())
     }
+
+    /// After the head; the first rows of `head_hidden` and `logits` are those of the step's outputs.
+    fn after_head(
+        &mut self,
+        backend: &mut B,
+        activations: &Activations<B::Buffer>,
+    ) -> Result<(), BackendError> {
+        let _ = (backend, activations);
+        Ok(())
+    }
 }
 
 impl<B: Backend> Observer<B> for () {}
@@ -176,7 +186,8 @@ pub fn forward<B: Backend>(
         &weights.output,
         step,
         activations,
-    )
+    )?;
+    observer.after_head(backend, activations)
 }
 
 /// Runs the MTP block: the streams `previous` and the tokens after them in,

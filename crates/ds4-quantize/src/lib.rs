@@ -24,7 +24,7 @@
 //! with E8M0 scales for 32 elements). A checkpoint is hostile until it is checked: headers, shapes and
 //! scales before the first byte is written, values when they are read.
 //!
-//! The crate deliberately does not collect importance, download, or convert GGUF files to others.
+//! The crate deliberately does not collect importance (it reads and writes the files), download, or convert GGUF files to others.
 
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ mod config;
 mod convert;
 mod error;
 mod importance;
+mod importance_writer;
 mod journal;
 mod metadata;
 mod plan;
@@ -48,6 +49,7 @@ pub use config::{Config, RopeScaling};
 pub use convert::{ConvertOptions, Progress, Summary, convert, journal_path, part_path};
 pub use error::QuantizeError;
 pub use importance::ImportanceMatrix;
+pub use importance_writer::{CollectedImportance, CollectedInputs};
 pub use plan::{Plan, PlanOptions, PlannedTensor};
 pub use recipe::{Recipe, TypeRule};
 pub use safetensors::{Dtype, StoredTensor};

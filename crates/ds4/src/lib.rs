@@ -21,6 +21,7 @@ mod chat;
 mod commands;
 mod directories;
 mod eval;
+mod documents;
 mod failure;
 mod generation;
 mod interrupt;

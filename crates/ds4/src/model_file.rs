@@ -75,8 +75,31 @@ impl ModelFile {
         }
     }
 
-    /// Says on standard error that the built-in model is no match for a real one.
+    /// The label, and that the weights are random where they are.
+    pub(crate) fn title(&self) -> String {
+        if self.is_synthetic() {
+            format!("{} (synthetic: random weights)", self.label)
+        } else {
+            self.label.clone()
+        }
+    }
+
+    /// Whether the file says that its weights are random.
+    pub(crate) fn is_synthetic(&self) -> bool {
+        matches!(
+            self.file.metadata().optional_bool("ds4.synthetic"),
+            Ok(Some(true))
+        )
+    }
+
+    /// Says on standard error what is not a real model.
     pub(crate) fn introduce(&self, output: &mut Output) {
+        if self.is_synthetic() {
+            output.note(&format!(
+                "`{}` is synthetic: its weights are random, and what it says means nothing",
+                self.label
+            ));
+        }
         if self.is_built_in {
             output.note(
                 "using the built-in ds4-nano, a small demonstration model that knows a little \

@@ -11,6 +11,8 @@ const LEAST_TOKENS: usize = 128;
 
 const TEMPLATE: &str = "prefill {bar:30} {pos}/{len} tokens, {elapsed} gone, {eta} left";
 
+const TOKEN_TEMPLATE: &str = "{msg} {bar:30} {pos}/{len} tokens, {elapsed} gone, {eta} left";
+
 /// Shows how far a prefill is.
 pub(crate) struct PrefillBar {
     bar: Option<ProgressBar>,
@@ -43,6 +45,46 @@ impl PrefillBar {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Shows how many tokens of a text are done; what the total is may show only with the first.
+pub(crate) struct TokenBar {
+    bar: ProgressBar,
+}
+
+impl TokenBar {
+    /// A bar with this name before it, nothing done yet.
+    pub(crate) fn new(name: &'static str, output: &Output) -> Self {
+        if !output.stderr_is_terminal() || output.is_quiet() {
+            return Self {
+                bar: ProgressBar::hidden(),
+            };
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(TOKEN_TEMPLATE) {
+            bar.set_style(style);
+        }
+        bar.set_message(name);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar }
+    }
+
+    /// `done` of `total` tokens are done.
+    pub(crate) fn update(&mut self, done: usize, total: usize) {
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    /// Takes the bar off the terminal.
+    pub(crate) fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Drop for TokenBar {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 

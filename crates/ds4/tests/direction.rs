@@ -18,6 +18,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ds4-eval", &["ds4-chat"]),
     ("ds4-quantize", &["ds4-gguf", "ds4-model", "ds4-quant"]),
+    (
+        "ds4-workshop",
+        &[
+            "ds4-cpu",
+            "ds4-engine",
+            "ds4-gguf",
+            "ds4-model",
+            "ds4-quant",
+            "ds4-quantize",
+        ],
+    ),
 ];
 
 /// The programs and the test kit may use everything below them.

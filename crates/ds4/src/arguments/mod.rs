@@ -6,6 +6,6 @@ mod model;
 mod program;
 
 pub(crate) use chat::{ChatArguments, SamplingArguments, ThinkingArguments};
-pub(crate) use engine::{EngineArguments, KvTypeName};
+pub(crate) use engine::{BackendName, EngineArguments, KvTypeName};
 pub(crate) use model::{ModelArgument, VintageName, VocabularyArguments};
 pub(crate) use program::{Arguments, Command};

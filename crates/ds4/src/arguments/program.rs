@@ -7,12 +7,14 @@ use crate::commands::bench::BenchArguments;
 use crate::commands::completions::CompletionsArguments;
 use crate::commands::detokenize::DetokenizeArguments;
 use crate::commands::eval::EvalArguments;
+use crate::commands::imatrix::ImatrixArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
 use crate::commands::plan::PlanArguments;
 use crate::commands::quantize::QuantizeArguments;
 use crate::commands::render::RenderArguments;
+use crate::commands::score::ScoreArguments;
 use crate::commands::tokenize::TokenizeArguments;
 
 const AFTER_HELP: &str = "\
@@ -53,6 +55,10 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Convert an official checkpoint to a GGUF file
     Quantize(QuantizeArguments),
+    /// Collect which columns of the weights matter, for quantize
+    Imatrix(ImatrixArguments),
+    /// Measure how well a model predicts a text, alone and against another
+    Score(ScoreArguments),
     /// Measure prefill and decode speed
     Bench(BenchArguments),
     /// Ask questions with known answers and count the right ones

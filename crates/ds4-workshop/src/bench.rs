@@ -1,0 +1,1 @@
+//! Speed over the depth of the context.

@@ -1,0 +1,56 @@
+//! What the workshop reports.
+
+use ds4_cpu::team::TeamError;
+use ds4_engine::EngineError;
+use ds4_model::ModelError;
+
+/// An error of a measurement.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkshopError {
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The threads of the CPU backend could not be started.
+    #[error(transparent)]
+    Threads(#[from] TeamError),
+    /// A setting is out of range.
+    #[error("{name} is {found}, expected {expected}")]
+    Setting {
+        /// Name of the setting.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be valid.
+        expected: String,
+    },
+    /// Two models that cannot be compared token by token.
+    #[error(
+        "the models have vocabularies of {first} and {second} tokens; only models of one vocabulary can be compared"
+    )]
+    Vocabulary {
+        /// Tokens of the model.
+        first: usize,
+        /// Tokens of the model that it is compared with.
+        second: usize,
+    },
+    /// Logits that are infinite or not a number.
+    #[error(
+        "the logits after token {position} of document {document} are no numbers: the model is damaged"
+    )]
+    Logits {
+        /// Number of the document, from 1 on.
+        document: usize,
+        /// Position of the token in the document, from 0 on.
+        position: usize,
+    },
+    /// Nothing to measure on.
+    #[error("the text has no document of two tokens or more: nothing can be predicted")]
+    NothingToScore,
+    /// The caller stopped it.
+    #[error("stopped")]
+    Cancelled,
+}
