@@ -167,13 +167,13 @@ pub struct SyncReport {
 
 /// A loaded model, its KV cache and the sessions on it.
 pub struct Engine {
-    sequences: Sequences,
+    pub(crate) sequences: Sequences,
     identity: u64,
     backend_name: &'static str,
     fingerprint: ModelFingerprint,
     options: EngineOptions,
     plan: MemoryPlan,
-    max_rows: usize,
+    pub(crate) max_rows: usize,
     max_outputs: usize,
 }
 
@@ -294,16 +294,6 @@ impl Engine {
 
     pub(crate) fn kv_format(&self) -> KvFormat {
         self.sequences.runner().layout().format
-    }
-
-    /// Gives up the sessions' side of the engine for the scheduler's.
-    pub(crate) fn sequences(&mut self) -> &mut Sequences {
-        &mut self.sequences
-    }
-
-    /// Most rows of a step.
-    pub(crate) fn max_rows(&self) -> usize {
-        self.max_rows
     }
 
     /// A new, empty session.

@@ -15,6 +15,9 @@ pub enum EngineError {
     /// The threads of the CPU backend could not be started.
     #[error(transparent)]
     Threads(#[from] TeamError),
+    /// The system gives no thread.
+    #[error("failed to start a thread of the engine")]
+    Thread(#[source] std::io::Error),
     /// A setting of the engine is out of range.
     #[error("{name} is {found}, expected {expected}")]
     Setting {

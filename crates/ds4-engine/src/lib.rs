@@ -6,7 +6,8 @@
 //!   list and computes only what the session does not hold yet.
 //! - [`Sampler`] picks the next token from logits.
 //! - [`TokenConstraint`] is what a grammar implements to decide what may be sampled.
-//! - [`InferenceService`] is how faces give many requests to an engine on its own thread: a
+//! - [`EngineHandle`] puts an engine to work on a thread of its own, for many requests at a time.
+//!   [`InferenceService`] is how faces see it: a
 //!   [`GenerationRequest`] goes in, [`GenerationEvent`]s come out through a [`GenerationSink`].
 //! - [`session_file`] keeps a session on disk, so that it continues without prefill.
 //! - [`MemoryPlan`] says what a model and its cache will occupy.
@@ -17,6 +18,7 @@
 
 mod constraint;
 mod engine;
+mod engine_handle;
 mod error;
 mod event;
 mod fingerprint;
@@ -27,6 +29,7 @@ mod prefix_tree;
 mod request;
 mod runner;
 mod sampler;
+mod scheduler;
 mod sequences;
 mod service;
 mod session;
@@ -34,6 +37,7 @@ pub mod session_file;
 
 pub use constraint::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
 pub use engine::{BackendKind, Engine, EngineOptions, LoadProgress, SyncControl, SyncReport};
+pub use engine_handle::{EngineHandle, Shutdown};
 pub use error::EngineError;
 pub use event::{
     CachedTokens, Closed, FinishReason, GenerationError, GenerationEvent, GenerationSink,
@@ -46,6 +50,7 @@ pub use sampler::{
     Distribution, EmptyMask, Penalties, Sampler, SamplerError, SamplerSettings, TokenLogprob,
     Verdict, logprobs, verify_draft,
 };
+pub use scheduler::ServiceOptions;
 pub use service::{
     CacheMemory, EngineStatus, EngineTotals, InferenceService, ModelFacts, RequestId,
     RunningRequest, Speed, SubmitError,

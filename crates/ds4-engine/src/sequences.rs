@@ -197,6 +197,16 @@ impl Sequences {
         end.min(keep).min(position + rows)
     }
 
+    /// The last position up to `position` where the state is kept wherever a sequence passes.
+    pub(crate) fn kept_position(&self, position: usize) -> usize {
+        position / self.keep_every * self.keep_every
+    }
+
+    /// Tokens between such positions.
+    pub(crate) fn keep_every(&self) -> usize {
+        self.keep_every
+    }
+
     /// Whether the state at `position` is to be kept wherever a sequence passes.
     pub(crate) fn is_kept_position(&self, position: usize) -> bool {
         position.is_multiple_of(self.keep_every)
@@ -275,11 +285,14 @@ impl Sequences {
         Ok(())
     }
 
-    /// Runs the step in preparation; the next one is empty.
+    /// Runs the step in preparation, if it has rows; the next one is empty.
     ///
     /// # Errors
     /// A failure of the backend. The state of all sequences of the step is unknown then.
     pub(crate) fn run(&mut self) -> Result<(), EngineError> {
+        if self.step.sequences.is_empty() {
+            return Ok(());
+        }
         let result = self.runner.run(&self.step);
         self.discard();
         Ok(result?)

@@ -1,0 +1,278 @@
+//! The engine on a thread of its own, and the handle by which faces reach it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ds4_model::TokenId;
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::event::GenerationSink;
+use crate::request::GenerationRequest;
+use crate::scheduler::job::Job;
+use crate::scheduler::{Scheduler, ServiceOptions, panic_message};
+use crate::service::{EngineStatus, InferenceService, ModelFacts, RequestId, SubmitError};
+
+/// Most alternatives whose log probability a request can ask for.
+const MAX_LOGPROBS: usize = 128;
+
+/// What becomes of requests when the engine shuts down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// They are finished, the waiting ones too.
+    Finish,
+    /// They end at the next step.
+    Cancel,
+}
+
+/// An engine at work. Dropping the handle cancels what is left.
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+    facts: ModelFacts,
+    next_id: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What both sides see.
+struct Shared {
+    inbox: Mutex<Inbox>,
+    /// Something was put into the inbox.
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Inbox {
+    submitted: Vec<Job>,
+    cancelled: Vec<RequestId>,
+    shutdown: Option<Shutdown>,
+    /// Requests in the scheduler's queue.
+    waiting: usize,
+    refused: u64,
+    retry_after: Duration,
+    status: EngineStatus,
+    /// The thread has ended, and why.
+    stopped: Option<String>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        // Nothing that could panic is done under the lock.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EngineHandle {
+    /// Puts `engine` to work.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(engine: Engine, options: ServiceOptions) -> Result<Self, EngineError> {
+        let facts = ModelFacts {
+            name: engine.shape().name.clone(),
+            fingerprint: engine.fingerprint(),
+            context: engine.options().context,
+            vocabulary: engine.shape().vocabulary,
+            kv_format: engine.options().kv_format,
+            backend: engine.backend_name(),
+        };
+        let scheduler = Scheduler::new(engine, options)?;
+        let shared = Arc::new(Shared {
+            inbox: Mutex::new(Inbox {
+                status: scheduler.status(),
+                ..Inbox::default()
+            }),
+            filled: Condvar::new(),
+        });
+        let seen = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("ds4-engine".to_owned())
+            .spawn(move || work(&seen, scheduler))
+            .map_err(EngineError::Thread)?;
+        Ok(Self {
+            shared,
+            facts,
+            next_id: AtomicU64::new(1),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Takes no more requests, and returns when the engine has ended those it has.
+    pub fn shutdown(&self, how: Shutdown) {
+        let mut inbox = self.shared.lock();
+        // A second call may be in more of a hurry, not in less.
+        if inbox.shutdown != Some(Shutdown::Cancel) {
+            inbox.shutdown = Some(how);
+        }
+        drop(inbox);
+        self.shared.filled.notify_one();
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // It catches its own panics.
+            let _ = thread.join();
+        }
+    }
+
+    fn check(&self, request: &GenerationRequest) -> Result<(), SubmitError> {
+        let (tokens, context) = (request.tokens.len(), self.facts.context);
+        if tokens == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
+        // At least one token must fit behind the prompt.
+        if tokens + request.max_tokens.min(1) > context {
+            return Err(SubmitError::TooLong { tokens, context });
+        }
+        let setting = |name, found, limit| {
+            if found <= limit {
+                return Ok(());
+            }
+            Err(SubmitError::Setting {
+                name,
+                found,
+                expected: format!("at most {limit}"),
+            })
+        };
+        setting(
+            "the number of log probabilities",
+            request.logprobs.unwrap_or(0),
+            MAX_LOGPROBS,
+        )?;
+        if let Some(budget) = &request.reasoning {
+            setting(
+                "the number of tokens that close the reasoning",
+                budget.closing.len(),
+                context,
+            )?;
+            if !budget.closing.contains(&budget.end) {
+                return Err(SubmitError::Setting {
+                    name: "the token that ends the reasoning",
+                    found: budget.end as usize,
+                    expected: "one of those that close it".to_owned(),
+                });
+            }
+        }
+        let vocabulary = self.facts.vocabulary;
+        let closing = request.reasoning.iter().flat_map(|budget| &budget.closing);
+        let starts_after = request.constraint.iter().flat_map(|c| &c.starts_after);
+        let mut ids = request.tokens.iter().chain(closing).chain(starts_after);
+        let unknown = |id: &&TokenId| **id as usize >= vocabulary;
+        match ids
+            .find(unknown)
+            .or(request.stop_tokens.iter().find(unknown))
+        {
+            None => Ok(()),
+            Some(&token) => Err(SubmitError::UnknownToken { token, vocabulary }),
+        }
+    }
+}
+
+impl InferenceService for EngineHandle {
+    fn submit(
+        &self,
+        request: GenerationRequest,
+        sink: Box<dyn GenerationSink>,
+    ) -> Result<RequestId, SubmitError> {
+        self.check(&request)?;
+        let id = RequestId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let job = Job::new(id, request, sink)?;
+        let mut inbox = self.shared.lock();
+        if let Some(reason) = &inbox.stopped {
+            return Err(SubmitError::Stopped(reason.clone()));
+        }
+        if inbox.shutdown.is_some() {
+            return Err(SubmitError::ShuttingDown);
+        }
+        let queued = inbox.waiting + inbox.submitted.len();
+        if queued >= inbox.status.queue_capacity {
+            inbox.refused += 1;
+            return Err(SubmitError::QueueFull {
+                queued,
+                retry_after: inbox.retry_after,
+            });
+        }
+        inbox.submitted.push(job);
+        drop(inbox);
+        self.shared.filled.notify_one();
+        Ok(id)
+    }
+
+    fn cancel(&self, request: RequestId) {
+        let mut inbox = self.shared.lock();
+        inbox.cancelled.push(request);
+        drop(inbox);
+        self.shared.filled.notify_one();
+    }
+
+    fn status(&self) -> EngineStatus {
+        let inbox = self.shared.lock();
+        let mut status = inbox.status.clone();
+        status.queued += inbox.submitted.len();
+        status.totals.refused = inbox.refused;
+        status
+    }
+
+    fn model(&self) -> &ModelFacts {
+        &self.facts
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.shutdown(Shutdown::Cancel);
+    }
+}
+
+/// The engine's thread.
+fn work(shared: &Shared, mut scheduler: Scheduler) {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        while take_inbox(shared, &mut scheduler) {
+            scheduler.step();
+            let (status, retry_after) = (scheduler.status(), scheduler.retry_after());
+            let mut inbox = shared.lock();
+            inbox.waiting = scheduler.waiting();
+            inbox.retry_after = retry_after;
+            inbox.status = status;
+        }
+    }));
+    let reason = match result {
+        Ok(()) => "it was shut down".to_owned(),
+        Err(panic) => panic_message(&*panic),
+    };
+    let mut inbox = shared.lock();
+    inbox.stopped = Some(reason.clone());
+    inbox.status = EngineStatus {
+        running: Vec::new(),
+        queued: 0,
+        ..std::mem::take(&mut inbox.status)
+    };
+    let late = std::mem::take(&mut inbox.submitted);
+    drop(inbox);
+    late.into_iter().for_each(|job| scheduler.submit(job));
+    scheduler.fail_all(&reason);
+}
+
+/// Waits until there is work and takes what was put in; `false` when the engine is to end.
+fn take_inbox(shared: &Shared, scheduler: &mut Scheduler) -> bool {
+    let mut inbox = shared.lock();
+    while !scheduler.has_work()
+        && inbox.submitted.is_empty()
+        && inbox.cancelled.is_empty()
+        && inbox.shutdown.is_none()
+    {
+        let woken = shared.filled.wait(inbox);
+        inbox = woken.unwrap_or_else(PoisonError::into_inner);
+    }
+    for job in inbox.submitted.drain(..) {
+        scheduler.submit(job);
+    }
+    inbox.waiting = scheduler.waiting();
+    for id in inbox.cancelled.drain(..) {
+        scheduler.cancel(id);
+    }
+    if inbox.shutdown == Some(Shutdown::Cancel) {
+        scheduler.cancel_all();
+    }
+    inbox.shutdown.is_none() || scheduler.has_work()
+}
