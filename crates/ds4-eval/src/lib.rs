@@ -5,6 +5,8 @@
 //! - [`Case::conversation`] is what the model is asked; [`Case::judge`] compares its answer with the
 //!   case's [`Check`].
 //! - [`Tally`] counts right answers and gives the interval that the true share lies in.
+//! - [`Manifest`] lists continuations of the official service; [`ContinuationScore`] says how likely a
+//!   model finds one.
 //!
 //! ```
 //! use ds4_chat::{ParserOptions, parse};
@@ -33,6 +35,7 @@ mod case_file;
 mod check;
 mod error;
 mod json_equality;
+mod official;
 mod pattern;
 mod tally;
 mod text;
@@ -41,5 +44,8 @@ pub use case::{Case, Thinking};
 pub use case_file::CaseFile;
 pub use check::{Answer, Check, ExpectedCall, Wrong};
 pub use error::{CaseError, CaseProblem};
+pub use official::{
+    ContinuationScore, Manifest, ManifestEntry, ManifestError, NotANumber, OfficialSummary,
+};
 pub use pattern::Pattern;
 pub use tally::Tally;

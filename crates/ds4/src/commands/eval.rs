@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
-use clap::Args;
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
 use ds4_engine::{Engine, EngineOptions, MemoryPlan};
 use ds4_eval::{Case, CaseFile};
 use ds4_model::ModelShape;
 
+use super::eval_official::{self, OfficialArguments};
 use crate::arguments::{EngineArguments, ModelArgument, VintageName};
 use crate::eval::{Report, Runner, nano_cases};
 use crate::failure::{Interrupted, UsageError};
@@ -30,11 +31,14 @@ const NANO: &str = "nano";
 /// the case's check: a pattern, a number, JSON, tool calls. Shares come with the interval that holds
 /// the true share in 95 of 100 repetitions.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct EvalArguments {
+    #[command(subcommand)]
+    command: Option<EvalCommand>,
     /// What to ask: nano for the cases that the built-in model was made for, or a file of JSON
     /// lines, compressed with gzip or not
-    #[arg(value_name = "nano|FILE")]
-    cases: PathBuf,
+    #[arg(value_name = "nano|FILE", required = true)]
+    cases: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgument,
     /// Only these categories
@@ -59,13 +63,24 @@ pub(crate) struct EvalArguments {
     engine: EngineArguments,
 }
 
+#[derive(Debug, Subcommand)]
+enum EvalCommand {
+    /// Judge continuations of the official service, token by token
+    Official(OfficialArguments),
+}
+
 /// Asks and counts.
 pub(crate) fn run(
     arguments: &EvalArguments,
     output: &mut Output,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
-    let file = read_cases(&arguments.cases)?;
+    if let Some(EvalCommand::Official(official)) = &arguments.command {
+        return eval_official::run(official, output, interrupt);
+    }
+    let source = arguments.cases.as_deref();
+    let source = source.ok_or_else(|| anyhow!("there is no file of cases"))?;
+    let file = read_cases(source)?;
     let cases = chosen(&file.cases, &arguments.category, arguments.limit)?;
     let model = ModelFile::open(arguments.model.model.as_deref())?;
     model.introduce(output);
@@ -88,7 +103,7 @@ pub(crate) fn run(
     let report = Report {
         cases: &cases,
         results: &results,
-        source: arguments.cases.display().to_string(),
+        source: source.display().to_string(),
         model: model.label.clone(),
         backend: engine.backend_name(),
         options,

@@ -34,7 +34,7 @@ fn ids(file: &[u8], name: &str) -> Vec<i64> {
 }
 
 /// Shape and elements of a `.npy` file, read by its specification.
-fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
+pub(crate) fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
     let bytes = fs::read(path).unwrap();
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let data = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));

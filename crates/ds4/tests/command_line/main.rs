@@ -8,6 +8,7 @@
 mod built_in;
 mod chat;
 mod eval;
+mod eval_official;
 mod interactive;
 mod json_lines;
 mod logits;
