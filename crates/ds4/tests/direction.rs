@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ds4-tokenizer", &[]),
     ("ds4-chat", &[]),
     ("ds4-kvstore", &[]),
+    ("ds4-download", &[]),
     ("ds4-model", &["ds4-gguf", "ds4-quant"]),
     ("ds4-cpu", &["ds4-gguf", "ds4-model", "ds4-quant"]),
     (
