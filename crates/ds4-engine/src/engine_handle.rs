@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ds4_model::TokenId;
 
@@ -18,6 +18,9 @@ use crate::service::{EngineStatus, InferenceService, ModelFacts, RequestId, Subm
 
 /// Most alternatives whose log probability a request can ask for.
 const MAX_LOGPROBS: usize = 128;
+
+/// How old the status may get while the engine works.
+const STATUS_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What becomes of requests when the engine shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,6 +203,9 @@ impl InferenceService for EngineHandle {
 
     fn cancel(&self, request: RequestId) {
         let mut inbox = self.shared.lock();
+        if inbox.stopped.is_some() {
+            return;
+        }
         inbox.cancelled.push(request);
         drop(inbox);
         self.shared.filled.notify_one();
@@ -227,13 +233,18 @@ impl Drop for EngineHandle {
 /// The engine's thread.
 fn work(shared: &Shared, mut scheduler: Scheduler) {
     let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut published = Instant::now();
         while take_inbox(shared, &mut scheduler) {
             scheduler.step();
-            let (status, retry_after) = (scheduler.status(), scheduler.retry_after());
+            let is_due = published.elapsed() >= STATUS_INTERVAL || !scheduler.has_work();
+            let status = is_due.then(|| scheduler.status());
             let mut inbox = shared.lock();
             inbox.waiting = scheduler.waiting();
-            inbox.retry_after = retry_after;
-            inbox.status = status;
+            inbox.retry_after = scheduler.retry_after();
+            if let Some(status) = status {
+                inbox.status = status;
+                published = Instant::now();
+            }
         }
     }));
     let reason = match result {

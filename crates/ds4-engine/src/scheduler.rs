@@ -13,6 +13,8 @@
 pub(crate) mod job;
 pub(crate) mod masks;
 mod speed;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::cmp::Reverse;
@@ -139,7 +141,8 @@ impl Scheduler {
     /// Ends all requests now, because the engine cannot go on.
     pub(crate) fn fail_all(&mut self, message: &str) {
         for job in self.waiting.drain(..).chain(self.running.drain(..)) {
-            job.end(Err(GenerationError::Internal(message.to_owned())));
+            let error = GenerationError::Internal(message.to_owned());
+            let _ = catch_unwind(AssertUnwindSafe(|| job.end(Err(error))));
         }
     }
 

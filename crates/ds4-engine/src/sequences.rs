@@ -82,6 +82,16 @@ impl Sequences {
         &*self.runner
     }
 
+    /// Puts something between the sequences and their executor.
+    #[cfg(test)]
+    pub(crate) fn wrap_runner(
+        mut self,
+        wrap: impl FnOnce(Box<dyn Runner>) -> Box<dyn Runner>,
+    ) -> Self {
+        self.runner = wrap(self.runner);
+        self
+    }
+
     pub(crate) fn kept(&self) -> &KeptPoints {
         &self.kept
     }
