@@ -52,7 +52,7 @@ fn conversations() -> [Vec<TokenId>; 5] {
 
 /// Small enough that the last saves have to evict.
 const LIMITS: Limits = Limits {
-    max_bytes: 3_000,
+    max_bytes: 3_600,
     max_checkpoints: 4,
     max_quarantine_bytes: 2_000,
     max_quarantine_files: 3,
