@@ -54,3 +54,11 @@ impl Write for OutputFile {
         self.file.flush()
     }
 }
+
+/// Writes a whole file.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let mut file = OutputFile::create(path)?;
+    file.write_all(bytes)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    file.finish()
+}

@@ -76,3 +76,24 @@ pub(crate) fn kv_cache(shape: &ModelShape, format: KvFormat, position: usize) ->
         .sum();
     bytes as u64
 }
+
+/// Bytes that the KV cache of a sequence of `tokens` tokens takes: the window, and all rows behind it.
+pub(crate) fn kv_cache_size(shape: &ModelShape, format: KvFormat, tokens: usize) -> u64 {
+    let row = format.row_bytes(shape);
+    let bytes: usize = shape
+        .layers
+        .iter()
+        .map(|layer| {
+            let window = shape.window.min(tokens) * row;
+            window
+                + match layer.compression {
+                    Compression::None => 0,
+                    Compression::Sparse { ratio } => {
+                        tokens / ratio * (row + format.index_row_bytes(shape))
+                    }
+                    Compression::Dense { ratio } => tokens / ratio * row,
+                }
+        })
+        .sum();
+    bytes as u64
+}

@@ -18,3 +18,4 @@ mod pseudo_terminal;
 mod quantize;
 mod test_model;
 mod usage;
+mod workshop;

@@ -8,7 +8,7 @@ use flate2::read::GzDecoder;
 
 use crate::program::{Program, home};
 
-fn checkpoint(home: &Path) -> PathBuf {
+pub(crate) fn checkpoint(home: &Path) -> PathBuf {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ds4-quantize/tests/data/kq-tiny");
     let folder = home.join("kq-tiny");
     fs::create_dir(&folder).unwrap();
