@@ -18,6 +18,8 @@ pub struct Entry {
     pub aliases: &'static [&'static str],
     /// Release of the weights.
     pub release: &'static str,
+    /// Whether it is a model of its own; otherwise it goes with one.
+    pub is_model: bool,
     /// Types of the weights, in a few words.
     pub weights: &'static str,
     /// Name of the file, in the repository and on disk.
@@ -48,6 +50,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash",
         aliases: &["deepseek-v4-flash-0731", "deepseek-v4-flash-q2"],
         release: "0731",
+        is_model: true,
         weights: "experts IQ2_XXS and Q2_K",
         file: "DeepSeek-V4-Flash-IQ2XXS-w2Q2K-AProjQ8-SExpQ8-OutQ8-chat-v2-imatrix-0731.gguf",
         length: 86_720_111_488,
@@ -60,6 +63,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash-q2-q4",
         aliases: &[],
         release: "0731",
+        is_model: true,
         weights: "as above, last six layers Q4_K",
         file: "DeepSeek-V4-Flash-Layers37-42Q4KExperts-OtherExpertLayersIQ2XXSGateUp-Q2KDown-\
                AProjQ8-SExpQ8-OutQ8-chat-v2-imatrix-fixed-0731.gguf",
@@ -73,6 +77,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash-q4",
         aliases: &[],
         release: "0731",
+        is_model: true,
         weights: "experts Q4_K",
         file: "DeepSeek-V4-Flash-Q4KExperts-F16HC-F16Compressor-F16Indexer-Q8Attn-Q8Shared-Q8Out-\
                chat-v2-imatrix-0731.gguf",
@@ -86,6 +91,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash-mxfp4",
         aliases: &[],
         release: "0731",
+        is_model: true,
         weights: "experts MXFP4, as released",
         file: "DeepSeek-V4-Flash-MXFP4Experts-F16HC-F16Compressor-F16Indexer-Q8Attn-Q8Shared-\
                Q8Out-chat-v2-mxfp4-0731.gguf",
@@ -99,6 +105,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash-april",
         aliases: &["deepseek-v4-flash-preview"],
         release: "April",
+        is_model: true,
         weights: "experts IQ2_XXS and Q2_K",
         file: "DeepSeek-V4-Flash-IQ2XXS-w2Q2K-AProjQ8-SExpQ8-OutQ8-chat-v2-imatrix.gguf",
         length: 86_720_111_488,
@@ -111,6 +118,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-flash-mtp",
         aliases: &["mtp"],
         release: "April",
+        is_model: false,
         weights: "MTP block of the April release, Q4_K",
         file: "DeepSeek-V4-Flash-MTP-Q4K-Q8_0-F32.gguf",
         length: 3_807_602_400,
@@ -123,6 +131,7 @@ pub const CATALOGUE: &[Entry] = &[
         name: "deepseek-v4-pro",
         aliases: &["deepseek-v4-pro-0813", "deepseek-v4-pro-q2"],
         release: "0813",
+        is_model: true,
         weights: "experts IQ2_XXS and Q2_K",
         file: "DeepSeek-V4-Pro-IQ2XXS-w2Q2K-AProjQ8-SExpQ8-OutQ8-Instruct-imatrix-0813.gguf",
         length: 464_627_334_560,

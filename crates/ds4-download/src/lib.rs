@@ -44,5 +44,6 @@ pub use download::{
     Presence, Progress, Summary, download, part_path, presence, state_path, verify,
 };
 pub use error::DownloadError;
+pub use part_file::free_space;
 pub use settings::{Proxy, RetryPolicy, Settings};
 pub use source::Source;

@@ -82,6 +82,15 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Bytes that this user can still write to the file system of `directory`, which need not exist yet.
+pub fn free_space(directory: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(directory).ok()?;
+    let space = absolute
+        .ancestors()
+        .find_map(|existing| statvfs(existing).ok())?;
+    Some(space.f_bavail.saturating_mul(space.f_frsize))
+}
+
 /// The unfinished file.
 #[derive(Debug)]
 pub(crate) struct PartFile {

@@ -40,7 +40,7 @@ impl Vocabulary {
             .hint(|| "`ds4 inspect` shows the file's tokenizer keys".to_owned())?;
         Ok(Self {
             tokenizer,
-            vintage: vintage(file.metadata())?,
+            vintage: vintage(file)?,
         })
     }
 
@@ -86,8 +86,10 @@ fn tokenizer(metadata: &Metadata) -> anyhow::Result<Tokenizer> {
     Ok(Tokenizer::from_vocabulary(&source)?)
 }
 
-/// The vintage by the names that converters write.
-fn vintage(metadata: &Metadata) -> anyhow::Result<Vintage> {
+/// The vintage by the names that converters write, or by the file's own: conversions of later releases took
+/// over the metadata of the first.
+fn vintage(file: &GgufFile) -> anyhow::Result<Vintage> {
+    let metadata = file.metadata();
     for key in [
         "general.name",
         "general.basename",
@@ -99,5 +101,11 @@ fn vintage(metadata: &Metadata) -> anyhow::Result<Vintage> {
             return Ok(Vintage::Release0731);
         }
     }
-    Ok(Vintage::April)
+    let names = file.paths().filter_map(|path| path.file_stem()?.to_str());
+    let is_late = |name| Vintage::from_model_name(name) == Vintage::Release0731;
+    Ok(if { names }.any(is_late) {
+        Vintage::Release0731
+    } else {
+        Vintage::April
+    })
 }

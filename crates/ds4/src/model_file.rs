@@ -10,15 +10,7 @@ use crate::built_in_model;
 use crate::directories::DataDirectory;
 use crate::failure::Hint;
 use crate::output::Output;
-
-/// Names that are worth mentioning when a model is not found.
-const KNOWN_NAMES: [&str; 5] = [
-    built_in_model::NAME,
-    "deepseek-v4-flash",
-    "deepseek-v4-flash-0731",
-    "deepseek-v4-pro",
-    "deepseek-v4-pro-0813",
-];
+use crate::table::bytes;
 
 /// An open model file and what to call it.
 pub(crate) struct ModelFile {
@@ -69,8 +61,19 @@ impl ModelFile {
                 directory.display()
             ))
             .hint(|| {
-                let known = KNOWN_NAMES.join(", ");
-                format!("put the file there, or give its path; known names are {known}")
+                if let Some(entry) = ds4_download::find(name) {
+                    let size = bytes(entry.length);
+                    return format!("`ds4 download {name}` fetches it, {size}");
+                }
+                let models = ds4_download::CATALOGUE
+                    .iter()
+                    .filter(|entry| entry.is_model);
+                let known: Vec<&str> = models.map(|entry| entry.name).collect();
+                let (built_in, known) = (built_in_model::NAME, known.join(", "));
+                format!(
+                    "put the file there, or give its path; known names are {built_in}, {known}; \
+                     `ds4 download` fetches them"
+                )
             }),
         }
     }
@@ -120,11 +123,17 @@ fn is_path(name: &str) -> bool {
         || Path::new(name).exists()
 }
 
-/// `NAME.gguf`, or the first part of a split `NAME-00001-of-….gguf`.
+/// `NAME.gguf`, the first part of a split `NAME-00001-of-….gguf`, or the published file of that name.
 fn find(directory: &Path, name: &str) -> Option<PathBuf> {
     let whole = directory.join(format!("{name}.gguf"));
     if whole.exists() {
         return Some(whole);
+    }
+    if let Some(entry) = ds4_download::find(name) {
+        let published = directory.join(entry.file);
+        if published.exists() {
+            return Some(published);
+        }
     }
     let first_part = format!("{name}-00001-of-");
     let entries = fs::read_dir(directory).ok()?;

@@ -50,17 +50,28 @@ fn install_handlers() -> anyhow::Result<Arc<Interrupt>> {
     Interrupt::install()
 }
 
-/// The reference spells `--system` as `-sys`, which is three options to clap.
+/// The reference spells `--system` as `-sys`, which is three options to clap, and `download` as the option
+/// `--download` in front of everything else.
 fn with_long_names(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut only_values = false;
     arguments
         .into_iter()
-        .map(|argument| {
+        .enumerate()
+        .flat_map(|(place, argument)| {
             only_values |= argument == "--";
-            if !only_values && argument == "-sys" {
-                "--system".into()
-            } else {
-                argument
+            if only_values {
+                return vec![argument];
+            }
+            if argument == "-sys" {
+                return vec!["--system".into()];
+            }
+            match argument.to_str().filter(|_| place == 1) {
+                Some("--download") => vec!["download".into()],
+                Some(text) => match text.strip_prefix("--download=") {
+                    Some(name) => vec!["download".into(), name.into()],
+                    None => vec![argument],
+                },
+                None => vec![argument],
             }
         })
         .collect()
@@ -73,6 +84,7 @@ fn execute(
 ) -> anyhow::Result<()> {
     match arguments.command {
         None => commands::chat::run(&arguments.chat, output, interrupt),
+        Some(Command::Download(download)) => commands::download::run(&download, output, interrupt),
         Some(Command::Inspect(inspect)) => commands::inspect::run(&inspect, output),
         Some(Command::Plan(plan)) => commands::plan::run(&plan, output),
         Some(Command::Quantize(quantize)) => commands::quantize::run(&quantize, output, interrupt),

@@ -8,6 +8,7 @@ use crate::commands::completions::CompletionsArguments;
 use crate::commands::detokenize::DetokenizeArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::imatrix::ImatrixArguments;
+use crate::commands::download::DownloadArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
@@ -25,6 +26,7 @@ Examples:
   ds4 --save-session trip -p \"Plan a day in Rome.\"
   ds4 --load-session trip                 go on where it ended
   ds4 inspect --model FILE.gguf           what is in a file
+  ds4 download deepseek-v4-flash          fetch a model; without a name, list them
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C.";
 
@@ -49,6 +51,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Download a published model; without a name, list them
+    Download(DownloadArguments),
     /// Show what is in a model file, and the memory it will take
     Inspect(InspectArguments),
     /// Show the memory for several contexts and KV cache types

@@ -7,6 +7,7 @@ pub(crate) mod detokenize;
 pub(crate) mod eval;
 pub(crate) mod imatrix;
 pub(crate) mod eval_official;
+pub(crate) mod download;
 pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod parse;
