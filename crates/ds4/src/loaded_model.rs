@@ -101,9 +101,9 @@ fn vintage(file: &GgufFile) -> anyhow::Result<Vintage> {
             return Ok(Vintage::Release0731);
         }
     }
-    let names = file.paths().filter_map(|path| path.file_stem()?.to_str());
+    let mut names = file.paths().filter_map(|path| path.file_stem()?.to_str());
     let is_late = |name| Vintage::from_model_name(name) == Vintage::Release0731;
-    Ok(if { names }.any(is_late) {
+    Ok(if names.any(is_late) {
         Vintage::Release0731
     } else {
         Vintage::April

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::*;
 use crate::state::Identity;
 
-#[path = "../../tests/server/mod.rs"]
+#[path = "../../tests/downloads/server.rs"]
 mod server;
 
 use server::{Reply, Server, content, sha256};

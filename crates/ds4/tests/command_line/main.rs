@@ -9,6 +9,7 @@ mod built_in;
 mod chat;
 mod eval;
 mod eval_official;
+mod download;
 mod interactive;
 mod json_lines;
 mod logits;

@@ -1,6 +1,10 @@
 //! A server on the loopback interface that behaves as badly as a test wants.
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "every test program uses another part of it, and a test may panic"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
