@@ -88,7 +88,7 @@ fn tokenizer(metadata: &Metadata) -> anyhow::Result<Tokenizer> {
 
 /// The vintage by the names that converters write, or by the file's own: conversions of later releases took
 /// over the metadata of the first.
-fn vintage(file: &GgufFile) -> anyhow::Result<Vintage> {
+pub(crate) fn vintage(file: &GgufFile) -> anyhow::Result<Vintage> {
     let metadata = file.metadata();
     for key in [
         "general.name",

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::plan;
 use crate::arguments::{KvTypeName, ModelArgument};
+use crate::loaded_model;
 use crate::loaded_model::Vocabulary;
 use crate::model_file::ModelFile;
 use crate::output::{Output, visible};
@@ -348,7 +349,7 @@ fn to_json(
         "parameters": sizes.parameters,
         "active_parameters": sizes.active,
         "types": types,
-        "model": shape.map(shape_json),
+        "model": shape.map(|shape| shape_json(shape, loaded_model::vintage(file))),
         "memory": memory.map(plan::Row::to_json),
     });
     if arguments.tensors {
@@ -376,7 +377,7 @@ fn to_json(
     document
 }
 
-fn shape_json(shape: &ModelShape) -> Value {
+fn shape_json(shape: &ModelShape, vintage: anyhow::Result<Vintage>) -> Value {
     let ratios: Vec<usize> = shape
         .layers
         .iter()
@@ -396,9 +397,9 @@ fn shape_json(shape: &ModelShape) -> Value {
         "expert_hidden": shape.expert_hidden,
         "vocabulary": shape.vocabulary,
         "context": shape.context,
-        "vintage": match Vintage::from_model_name(&shape.name) {
+        "vintage": vintage.ok().map(|vintage| match vintage {
             Vintage::April => "april",
             Vintage::Release0731 => "0731",
-        },
+        }),
     })
 }
