@@ -46,6 +46,13 @@ impl TokenMask {
         }
     }
 
+    /// Takes `id` out.
+    pub fn forbid(&mut self, id: TokenId) {
+        if (id as usize) < self.vocabulary {
+            self.words[id as usize / 32] &= !(1 << (id % 32));
+        }
+    }
+
     /// Whether `id` is in the set.
     pub fn allows(&self, id: TokenId) -> bool {
         (id as usize) < self.vocabulary && self.words[id as usize / 32] >> (id % 32) & 1 == 1

@@ -1,0 +1,7 @@
+//! Formats against independent validators, on the vocabulary of DeepSeek V4.
+
+mod formats;
+mod generation;
+mod suite;
+mod support;
+mod tools;
