@@ -25,6 +25,8 @@ use crate::table::{Table, bytes};
 const TEMPLATE: &str =
     "{bar:30} {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left {wide_msg}";
 
+const ASKING_TEMPLATE: &str = "{spinner} {wide_msg}";
+
 /// Off a terminal, progress is told once for so many hundredths of the file.
 const TOLD_PERCENT: u64 = 10;
 
@@ -335,9 +337,6 @@ impl Display {
         } else {
             ProgressBar::hidden()
         };
-        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
-            bar.set_style(style);
-        }
         if shown {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
@@ -348,9 +347,18 @@ impl Display {
         }
     }
 
+    fn set_template(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+    }
+
     fn show(&mut self, event: &Progress<'_>, output: &mut Output) {
         match event {
-            Progress::Asking { url } => self.bar.set_message(format!("asking {url}")),
+            Progress::Asking { url } => {
+                self.set_template(ASKING_TEMPLATE);
+                self.bar.set_message(format!("asking for {url}"));
+            }
             Progress::StartingOver { reason, discarded } => {
                 let text = format!(
                     "starting over: {reason}; {} are thrown away",
@@ -365,10 +373,11 @@ impl Display {
                 };
                 self.bar.suspend(|| output.note(&text));
                 self.told = self.told.map(|_| tenths(*resumed, *total));
+                self.bar.set_message("");
                 self.bar.set_length(*total);
                 self.bar.set_position(*resumed);
                 self.bar.reset_eta();
-                self.bar.set_message("");
+                self.set_template(TEMPLATE);
             }
             Progress::Transferring { arrived, total } => {
                 self.bar.set_position(*arrived);
@@ -394,6 +403,7 @@ impl Display {
                 self.bar.set_message(text);
             }
             Progress::Verifying { done, total } => {
+                self.set_template(TEMPLATE);
                 self.bar.set_length(*total);
                 self.bar.set_position(*done);
                 self.bar.set_message("verifying");
