@@ -172,6 +172,9 @@ pub enum MaintenanceError {
     /// Another process is loading or saving.
     #[error("another process is using the KV cache; try again")]
     Busy,
+    /// The caller stopped it.
+    #[error("stopped")]
+    Stopped,
     /// No checkpoint has this name.
     #[error("no checkpoint {0} in the KV cache")]
     Unknown(CheckpointId),

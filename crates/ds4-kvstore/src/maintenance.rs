@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::chain::{CheckpointId, SegmentName};
@@ -69,13 +70,13 @@ impl Store {
 
     /// Reads every file whole and checks everything. Damaged files are moved aside, and
     /// checkpoints that lack a segment are removed, if the store can write. `progress` is
-    /// called with (bytes read, bytes in all).
+    /// called before each file with (bytes read, bytes in all), and can stop the work.
     ///
     /// # Errors
-    /// The directory cannot be listed.
+    /// The directory cannot be listed, or `progress` stopped.
     pub fn verify(
         &self,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Vec<Problem>, MaintenanceError> {
         let inner = &*self.inner;
         let failed = |source| MaintenanceError::Io {
@@ -110,7 +111,7 @@ impl Store {
         let total = sizes.chain(segments.iter().map(|(_, bytes)| bytes)).sum();
         let mut done = 0;
         for (id, bytes) in checkpoints {
-            progress(done, total);
+            stopped(progress(done, total))?;
             if let Some(reason) = damage(inner.check_checkpoint(&id)) {
                 inner.refuse_checkpoints(&[(id, reason.clone())], LockHeld::No);
                 problems.push(Problem {
@@ -121,7 +122,7 @@ impl Store {
             done += bytes;
         }
         for (name, bytes) in segments {
-            progress(done, total);
+            stopped(progress(done, total))?;
             if let Some(reason) = damage(inner.check_segment(&name)) {
                 inner.refuse_segment(name, &reason);
                 problems.push(Problem {
@@ -131,11 +132,18 @@ impl Store {
             }
             done += bytes;
         }
-        progress(total, total);
+        stopped(progress(total, total))?;
         problems.extend(inner.remove_incomplete());
         let mut seen = HashSet::new();
         problems.retain(|problem| seen.insert(problem.file.clone()));
         Ok(problems)
+    }
+}
+
+fn stopped(control: ControlFlow<()>) -> Result<(), MaintenanceError> {
+    match control {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(MaintenanceError::Stopped),
     }
 }
 

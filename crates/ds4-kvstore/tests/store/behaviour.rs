@@ -123,7 +123,7 @@ fn everything_survives_reopening() {
     assert_eq!(statistics.saved, 1);
     assert_eq!(version_of(&store, &one), Some(7));
     assert_eq!(store.list()[0].hits, 2);
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap(), []);
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), []);
 }
 
 #[test]

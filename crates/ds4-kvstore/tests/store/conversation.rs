@@ -1,6 +1,7 @@
 //! Conversations whose rows and frontiers follow from their tokens.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ds4_kvstore::{
@@ -9,6 +10,9 @@ use ds4_kvstore::{
 };
 
 use crate::simulated_disk::SimulatedDisk;
+
+/// Tells a verification to go on.
+pub(crate) const CONTINUE: ControlFlow<()> = ControlFlow::Continue(());
 
 pub(crate) const SPAN: usize = 4;
 pub(crate) const ROW_BYTES: usize = 100;

@@ -204,7 +204,7 @@ fn a_crash_at_every_operation_loses_nothing_acknowledged() {
             let store = open_with(&disk, LIMITS);
             check_possible(&store, &possible, &context);
             check_tidy(&disk, &store, &context);
-            let problems = store.verify(&mut |_, _| ()).unwrap();
+            let problems = store.verify(&mut |_, _| CONTINUE).unwrap();
             assert_eq!(problems, [], "{context}");
             // It goes on from there.
             let more = tokens(9, 0, 7);

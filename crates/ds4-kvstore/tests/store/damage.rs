@@ -1,8 +1,10 @@
 //! Damaged, truncated, foreign and lying files: refused, moved aside, written anew.
 
+use std::ops::ControlFlow;
+
 use ds4_kvstore::format::{FileError, Manifest, SegmentFile};
 use ds4_kvstore::storage::Folder;
-use ds4_kvstore::{LoadError, SaveError, Store};
+use ds4_kvstore::{LoadError, MaintenanceError, Store};
 
 use crate::conversation::*;
 use crate::simulated_disk::SimulatedDisk;
@@ -36,7 +38,7 @@ fn check_refused(disk: &SimulatedDisk, tokens: &[u32], context: &str) {
     drop(store);
     let store = open(disk);
     assert_eq!(version_of(&store, tokens), Some(4), "{context}");
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap(), [], "{context}");
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), [], "{context}");
 }
 
 #[test]
@@ -88,9 +90,14 @@ fn verify_finds_damage_that_nobody_loaded() {
         store.longest_prefix(&KEY, &one).is_some(),
         "lookups read no segments"
     );
+    let stopped = store.verify(&mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(MaintenanceError::Stopped)));
     let mut reports = Vec::new();
     let problems = store
-        .verify(&mut |done, total| reports.push((done, total)))
+        .verify(&mut |done, total| {
+            reports.push((done, total));
+            CONTINUE
+        })
         .unwrap();
     let files: Vec<_> = problems
         .iter()
@@ -111,7 +118,7 @@ fn verify_finds_damage_that_nobody_loaded() {
     // The stranger's file stays where it is.
     assert_eq!(disk.content(Folder::Segments, "notes.txt"), b"mine");
     drop(store);
-    let problems = open(&disk).verify(&mut |_, _| ()).unwrap();
+    let problems = open(&disk).verify(&mut |_, _| CONTINUE).unwrap();
     assert_eq!(problems.len(), 1, "{problems:?}");
 }
 
@@ -363,7 +370,6 @@ fn version_1_is_read() {
             "{name}"
         );
     }
-    let _: Option<SaveError> = None;
 }
 
 /// Writes the files of [`version_1_is_read`]. Only for a new version, in a new folder.

@@ -274,7 +274,7 @@ fn a_clock_that_goes_back_is_harmless() {
     disk.set_clock(0);
     save(&store, &future, 1).unwrap();
     assert_eq!(version_of(&store, &future), Some(1));
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap(), []);
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), []);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn an_error_at_every_operation_harms_nothing_else() {
                     "{context}: {names:?}"
                 );
             }
-            assert_eq!(store.verify(&mut |_, _| ()).unwrap(), [], "{context}");
+            assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), [], "{context}");
         }
     }
     assert!(failed > 50, "only {failed} actions failed");
@@ -128,7 +128,7 @@ fn a_read_only_disk_is_read() {
         store.prune(0),
         Err(MaintenanceError::ReadOnly { .. })
     ));
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap().len(), 1);
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap().len(), 1);
     store.flush_statistics();
 }
 

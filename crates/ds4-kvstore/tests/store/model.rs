@@ -82,7 +82,7 @@ proptest! {
             }
         }
         let store = open(&disk);
-        prop_assert_eq!(store.verify(&mut |_, _| ()).unwrap(), []);
+        prop_assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), []);
         prop_assert_eq!(store.list().len(), saved.len());
     }
 }

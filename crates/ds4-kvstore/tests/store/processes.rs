@@ -113,7 +113,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
         }
     }
     let store = Store::open(&directory, Limits::default()).unwrap();
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap(), []);
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), []);
     assert!(
         acknowledged.len() >= 50,
         "only {} saves",
@@ -183,7 +183,7 @@ fn processes_and_threads_share_a_directory() {
         assert!(output.status.success(), "{text}");
     }
     let store = Store::open(&directory, SHARED_LIMITS).unwrap();
-    assert_eq!(store.verify(&mut |_, _| ()).unwrap(), []);
+    assert_eq!(store.verify(&mut |_, _| CONTINUE).unwrap(), []);
     // Each of the five may have been saving when the last one looked.
     let usage = store.usage();
     assert!(usage.bytes < 8_000 + 5 * 2_000, "{usage:?}");
