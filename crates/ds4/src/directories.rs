@@ -17,18 +17,8 @@ pub(crate) struct DataDirectory {
 impl DataDirectory {
     /// The directory of the user who runs the program; it need not exist.
     pub(crate) fn of_user() -> anyhow::Result<Self> {
-        // The specification has relative paths ignored.
-        let absolute = |name| {
-            env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let base = absolute("XDG_DATA_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
-            .context("the user has no data directory")
-            .hint(|| "set HOME or XDG_DATA_HOME to an absolute path".to_owned())?;
         Ok(Self {
-            path: base.join("ds4"),
+            path: user_directory("data", "XDG_DATA_HOME", ".local/share")?,
         })
     }
 
@@ -51,6 +41,41 @@ impl DataDirectory {
     pub(crate) fn create(&self) -> anyhow::Result<()> {
         create_private(&self.path)
     }
+}
+
+/// `$XDG_CACHE_HOME/ds4`, or `~/.cache/ds4`: what can be removed at any time.
+#[derive(Debug, Clone)]
+pub(crate) struct CacheDirectory {
+    path: PathBuf,
+}
+
+impl CacheDirectory {
+    /// The directory of the user who runs the program; it need not exist.
+    pub(crate) fn of_user() -> anyhow::Result<Self> {
+        Ok(Self {
+            path: user_directory("cache", "XDG_CACHE_HOME", ".cache")?,
+        })
+    }
+
+    /// Checkpoints of the KV cache.
+    pub(crate) fn kv(&self) -> PathBuf {
+        self.path.join("kv")
+    }
+}
+
+/// `ds4` in the directory that the `variable` names, or else in that one below the home.
+fn user_directory(kind: &str, variable: &str, below_home: &str) -> anyhow::Result<PathBuf> {
+    // The specification has relative paths ignored.
+    let absolute = |name| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let base = absolute(variable)
+        .or_else(|| absolute("HOME").map(|home| home.join(below_home)))
+        .with_context(|| format!("the user has no {kind} directory"))
+        .hint(|| format!("set HOME or {variable} to an absolute path"))?;
+    Ok(base.join("ds4"))
 }
 
 /// Creates a directory, and those above it, that only the user may enter.

@@ -5,6 +5,7 @@ use std::io;
 
 use ds4_engine::EngineError;
 use ds4_gguf::GgufError;
+use ds4_kvstore::MaintenanceError;
 
 use crate::output::Output;
 
@@ -103,6 +104,9 @@ fn hint_for_cause(cause: &(dyn std::error::Error + 'static)) -> Option<&'static 
             }
             _ => None,
         };
+    }
+    if let Some(MaintenanceError::Busy) = cause.downcast_ref::<MaintenanceError>() {
+        return Some("a program that loads from it or saves to it needs a moment; try again");
     }
     match cause.downcast_ref::<GgufError>()? {
         GgufError::NotAFile { .. } | GgufError::Header { .. } => {

@@ -17,11 +17,12 @@
 
 mod arguments;
 mod built_in_model;
+mod byte_size;
 mod chat;
 mod commands;
 mod directories;
-mod eval;
 mod documents;
+mod eval;
 mod failure;
 mod generation;
 mod interrupt;

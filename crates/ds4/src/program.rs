@@ -97,6 +97,7 @@ fn execute(
         Some(Command::Detokenize(detokenize)) => commands::detokenize::run(&detokenize, output),
         Some(Command::Render(render)) => commands::render::run(&render, output),
         Some(Command::Parse(parse)) => commands::parse::run(&parse, output),
+        Some(Command::Cache(cache)) => commands::cache::run(&cache, output, interrupt),
         Some(Command::Completions(completions)) => commands::completions::run(&completions, output),
     }
 }

@@ -13,6 +13,8 @@ const TEMPLATE: &str = "prefill {bar:30} {pos}/{len} tokens, {elapsed} gone, {et
 
 const TOKEN_TEMPLATE: &str = "{msg} {bar:30} {pos}/{len} tokens, {elapsed} gone, {eta} left";
 
+const BYTE_TEMPLATE: &str = "{msg} {bar:30} {bytes}/{total_bytes}, {elapsed} gone, {eta} left";
+
 /// Shows how far a prefill is.
 pub(crate) struct PrefillBar {
     bar: Option<ProgressBar>,
@@ -78,6 +80,41 @@ impl TokenBar {
 
     /// Takes the bar off the terminal.
     pub(crate) fn finish(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows how many bytes are done.
+pub(crate) struct ByteBar {
+    bar: ProgressBar,
+}
+
+impl ByteBar {
+    /// A bar with this name before it, nothing done yet.
+    pub(crate) fn new(name: &'static str, output: &Output) -> Self {
+        if !output.stderr_is_terminal() || output.is_quiet() {
+            return Self {
+                bar: ProgressBar::hidden(),
+            };
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(BYTE_TEMPLATE) {
+            bar.set_style(style);
+        }
+        bar.set_message(name);
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar }
+    }
+
+    /// `done` of `total` bytes are done.
+    pub(crate) fn update(&mut self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for ByteBar {
+    fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
 }

@@ -4,11 +4,12 @@ use clap::{Parser, Subcommand};
 
 use super::ChatArguments;
 use crate::commands::bench::BenchArguments;
+use crate::commands::cache::CacheArguments;
 use crate::commands::completions::CompletionsArguments;
 use crate::commands::detokenize::DetokenizeArguments;
+use crate::commands::download::DownloadArguments;
 use crate::commands::eval::EvalArguments;
 use crate::commands::imatrix::ImatrixArguments;
-use crate::commands::download::DownloadArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     Render(RenderArguments),
     /// Split generated text into reasoning, content and tool calls, one JSON value a line
     Parse(ParseArguments),
+    /// Show, check and shrink the KV cache on disk
+    Cache(CacheArguments),
     /// Write a completion script for a shell
     Completions(CompletionsArguments),
 }

@@ -1,13 +1,14 @@
 //! One file per command: its arguments, and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod detokenize;
-pub(crate) mod eval;
-pub(crate) mod imatrix;
-pub(crate) mod eval_official;
 pub(crate) mod download;
+pub(crate) mod eval;
+pub(crate) mod eval_official;
+pub(crate) mod imatrix;
 pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod parse;

@@ -6,10 +6,11 @@
 )]
 
 mod built_in;
+mod cache;
 mod chat;
+mod download;
 mod eval;
 mod eval_official;
-mod download;
 mod interactive;
 mod json_lines;
 mod logits;

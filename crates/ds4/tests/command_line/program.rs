@@ -31,6 +31,7 @@ pub(crate) fn command(home: &Path) -> Command {
     command
         .env("HOME", home)
         .env_remove("XDG_DATA_HOME")
+        .env_remove("XDG_CACHE_HOME")
         .env_remove("NO_COLOR")
         .current_dir(home);
     command
