@@ -43,6 +43,9 @@ impl FromStr for BackendKind {
     }
 }
 
+/// Ends of turns that every session has room for, by default.
+pub(crate) const KEPT_ENDS: usize = 4;
+
 /// Settings of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -55,7 +58,8 @@ pub struct EngineOptions {
     /// Sequences that can be worked on at the same time.
     pub sessions: usize,
     /// Tokens that the pages of the KV cache hold, for all sequences and kept points together; at
-    /// least the context. `None` for the whole context of every session.
+    /// least the context. `None` for the whole context of every session and a page for each of a
+    /// few states that were kept at the ends of its turns.
     pub cache_tokens: Option<usize>,
     /// Positions at whose multiples the state is kept, so that another prompt can branch off
     /// there. A multiple of 128 keeps the states small.
@@ -110,7 +114,7 @@ impl EngineOptions {
         let slots = in_range("the number of sessions", self.sessions, 4096)?;
         let chunk = in_range("the prefill chunk", self.prefill_chunk, 1 << 16)?.min(context);
         in_range("the distance of kept states", self.keep_every, 1 << 24)?;
-        let most = slots * KvLayout::pages_for(context);
+        let most = slots * (KvLayout::pages_for(context) + KEPT_ENDS);
         let pages = match self.cache_tokens {
             None => most,
             Some(tokens) if tokens >= context => KvLayout::pages_for(tokens).min(1 << 31),

@@ -109,7 +109,7 @@ impl KeptPoints {
             return false;
         }
         while self.bytes + bytes > self.limit {
-            if !self.drop_least(|_| true, pool) {
+            if !self.drop_least(|_, _| true, pool) {
                 return false;
             }
         }
@@ -151,25 +151,47 @@ impl KeptPoints {
         frontier + 4 * logits
     }
 
-    /// Drops the least valuable point that no other continues, so that pages become free; `false`
-    /// if there is none.
+    /// Drops the least valuable point so that pages become free, if possible one that alone holds
+    /// its last page; `false` if there is none.
     pub(crate) fn drop_for_pages(&mut self, pool: &mut PagePool) -> bool {
-        // Pages of a point inside a longer one are held by the longer one as well.
-        self.drop_least(|is_leaf| is_leaf, pool)
+        // The pages of a point inside a longer one are held by the longer one as well.
+        let holds_alone = |point: &KeptPoint, pool: &PagePool| {
+            let last = point.pages.last();
+            last.is_some_and(|&page| !pool.is_shared(page))
+        };
+        self.drop_least(holds_alone, pool) || self.drop_least_leaf(pool)
     }
 
     /// Drops every point.
     pub(crate) fn clear(&mut self, pool: &mut PagePool) {
-        while self.drop_least(|_| true, pool) {}
+        while self.drop_least(|_, _| true, pool) {}
     }
 
-    fn drop_least(&mut self, candidate: impl Fn(bool) -> bool, pool: &mut PagePool) -> bool {
-        let least = self
-            .tree
-            .ids()
-            .filter(|&id| candidate(self.tree.is_leaf(id)))
-            .min_by(|&a, &b| self.value(a).total_cmp(&self.value(b)));
-        let Some(point) = least.and_then(|id| self.tree.remove(id)) else {
+    fn drop_least(
+        &mut self,
+        candidate: impl Fn(&KeptPoint, &PagePool) -> bool,
+        pool: &mut PagePool,
+    ) -> bool {
+        let is_candidate = |&id: &NodeId| {
+            self.tree
+                .get(id)
+                .is_some_and(|point| candidate(point, pool))
+        };
+        let least = self.least(self.tree.ids().filter(is_candidate));
+        self.drop_point(least, pool)
+    }
+
+    fn drop_least_leaf(&mut self, pool: &mut PagePool) -> bool {
+        let least = self.least(self.tree.ids().filter(|&id| self.tree.is_leaf(id)));
+        self.drop_point(least, pool)
+    }
+
+    fn least(&self, ids: impl Iterator<Item = NodeId>) -> Option<NodeId> {
+        ids.min_by(|&a, &b| self.value(a).total_cmp(&self.value(b)))
+    }
+
+    fn drop_point(&mut self, id: Option<NodeId>, pool: &mut PagePool) -> bool {
+        let Some(point) = id.and_then(|id| self.tree.remove(id)) else {
             return false;
         };
         self.forget(&point, pool);

@@ -3,7 +3,7 @@
 use ds4_gguf::GgufFile;
 use ds4_model::{ExecutorBytes, ExecutorOptions, KvCapacity, KvLayout, ModelShape};
 
-use crate::engine::EngineOptions;
+use crate::engine::{EngineOptions, KEPT_ENDS};
 use crate::error::EngineError;
 
 /// Most memory for kept states unless the caller plans with more.
@@ -83,7 +83,6 @@ fn kept_bytes(
     options: &ExecutorOptions,
     keep_every: usize,
 ) -> Result<usize, EngineError> {
-    const ENDS: usize = 4;
     let KvCapacity { slots, context, .. } = options.capacity;
     let layout = KvLayout::new(
         shape,
@@ -97,6 +96,6 @@ fn kept_bytes(
     let end = at(context.next_multiple_of(128) - 1) + 4 * shape.vocabulary;
     let session = (context / keep_every)
         .saturating_mul(at(keep_every))
-        .saturating_add(ENDS * end);
+        .saturating_add(KEPT_ENDS * end);
     Ok(session.saturating_mul(slots).min(KEPT_BYTES))
 }
