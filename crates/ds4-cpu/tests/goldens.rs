@@ -102,6 +102,7 @@ fn single_stages_agree_with_the_released_functions() {
     for make in [exact, fast] {
         let cases = [
             ("hyper-connections", stages::hyper_connections(make()), 3e-6),
+            ("steering", stages::steering(make()), 1e-5),
             ("router", stages::router(make()), 1e-6),
             ("clamped SwiGLU", stages::clamped_swiglu(make()), 2e-5),
             ("rotation", stages::rotation(make()), 5e-5),

@@ -106,3 +106,10 @@ fn threads_and_instruction_sets_give_the_same_bits() {
         }
     }
 }
+
+#[test]
+fn steering_follows_its_formula() {
+    let file = FlashTiny.open().unwrap();
+    let tokens = tokens(FlashTiny, 17);
+    suite::steering(fast, &file, &tokens, true, 1e-5).unwrap();
+}

@@ -9,7 +9,8 @@ use ds4_cpu::reference::ReferenceBackend;
 use ds4_cpu::team::default_thread_count;
 use ds4_gguf::GgufFile;
 use ds4_model::{
-    Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, ModelShape, SequenceState, TokenId,
+    Executor, ExecutorOptions, KvCapacity, KvFormat, KvLayout, ModelShape, SequenceState, Steering,
+    TokenId,
 };
 
 use crate::error::EngineError;
@@ -284,6 +285,21 @@ impl Engine {
     /// More tokens than the context.
     pub fn session_bytes(&self, tokens: usize) -> Result<usize, EngineError> {
         Ok(self.layer_bytes(tokens)?.iter().sum())
+    }
+
+    /// Steers all sessions along directions. The engine gets another fingerprint: KV state behind a
+    /// steered model is none of the plain one's.
+    ///
+    /// # Errors
+    /// Directions of another model, or a step that ran before.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), EngineError> {
+        if steering.is_idle() {
+            return Ok(());
+        }
+        self.sequences.steer(steering)?;
+        self.fingerprint = self.fingerprint.steered(steering);
+        self.plan.activations += size_of_val(steering.directions());
+        Ok(())
     }
 
     /// Pages of the KV cache that nobody uses, neither a session nor a kept state.

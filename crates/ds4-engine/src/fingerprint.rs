@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ds4_gguf::{GgufFile, Value, ValueType};
+use ds4_model::Steering;
 
 /// Bytes hashed at the start, middle and end of every tensor.
 const SAMPLE_BYTES: usize = 4096;
@@ -40,6 +41,17 @@ impl ModelFingerprint {
                 hasher.update(key.as_bytes());
                 hash_value(&mut hasher, value);
             }
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// Fingerprint of the same model, steered.
+    pub(crate) fn steered(self, steering: &Steering) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(b"ds4 steered model 1");
+        hasher.update(&self.0);
+        for value in steering.scales().iter().chain(steering.directions()) {
+            hasher.update(&value.to_le_bytes());
         }
         Self(*hasher.finalize().as_bytes())
     }

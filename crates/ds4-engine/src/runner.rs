@@ -1,7 +1,8 @@
 //! What the engine needs of an executor, whatever its backend.
 
 use ds4_model::{
-    Backend, Executor, ExecutorBytes, KvLayout, ModelError, ModelShape, SequenceState, Step,
+    Backend, Executor, ExecutorBytes, KvLayout, ModelError, ModelShape, SequenceState, Steering,
+    Step,
 };
 
 /// An [`Executor`] behind a pointer.
@@ -10,6 +11,7 @@ pub(crate) trait Runner: Send {
     fn layout(&self) -> &KvLayout;
     fn allocated(&self) -> ExecutorBytes;
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError>;
+    fn steer(&mut self, steering: &Steering) -> Result<(), ModelError>;
     fn run(&mut self, step: &Step) -> Result<(), ModelError>;
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError>;
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError>;
@@ -57,6 +59,10 @@ where
 
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError> {
         Self::set_pages(self, slot, first, pages)
+    }
+
+    fn steer(&mut self, steering: &Steering) -> Result<(), ModelError> {
+        Self::steer(self, steering)
     }
 
     fn run(&mut self, step: &Step) -> Result<(), ModelError> {

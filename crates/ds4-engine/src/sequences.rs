@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use ds4_model::{KvLayout, PAGE_TOKENS, SequenceState, Step, StepSequence, TokenId};
+use ds4_model::{KvLayout, PAGE_TOKENS, SequenceState, Steering, Step, StepSequence, TokenId};
 
 use crate::error::EngineError;
 use crate::kept_points::KeptPoints;
@@ -76,6 +76,11 @@ impl Sequences {
             step: Step::default(),
             spare: Vec::new(),
         }
+    }
+
+    /// Steers all steps from now on.
+    pub(crate) fn steer(&mut self, steering: &Steering) -> Result<(), EngineError> {
+        Ok(self.runner.steer(steering)?)
     }
 
     pub(crate) fn runner(&self) -> &dyn Runner {

@@ -206,6 +206,17 @@ pub trait Backend {
         streams: &mut Self::Buffer,
     ) -> Result<(), BackendError>;
 
+    /// `output[n, D]` = `output - scale * direction * (direction . output)`, in place, row by row.
+    /// `direction` holds `[D]`.
+    fn steer(
+        &mut self,
+        context: StageContext<'_>,
+        step: &StepBuffer<Self::Buffer>,
+        direction: &Self::Buffer,
+        scale: f32,
+        output: &mut Self::Buffer,
+    ) -> Result<(), BackendError>;
+
     /// Every projection that takes the normed input `hidden[n, D]` of attention.
     fn attention_down(
         &mut self,

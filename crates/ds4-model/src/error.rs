@@ -3,6 +3,8 @@
 use ds4_gguf::{GgufError, MetadataError};
 use thiserror::Error;
 
+use crate::steering::SteeringError;
+
 /// An error of binding or running a model.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -76,6 +78,9 @@ pub enum ModelError {
         /// What would be valid.
         expected: String,
     },
+    /// Directions that do not fit the model.
+    #[error(transparent)]
+    Steering(#[from] SteeringError),
     /// A step that the executor cannot run.
     #[error("invalid step: {0}")]
     Step(String),

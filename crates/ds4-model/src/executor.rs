@@ -11,6 +11,7 @@ use crate::kv_cache::{KvCapacity, KvFormat, KvLayout};
 use crate::rope::Rope;
 use crate::sequence_state::{SequenceState, layer_regions};
 use crate::shape::{Compression, ModelShape};
+use crate::steering::{DeviceSteering, Steering, SteeringError};
 use crate::step::{Step, StepBucket, StepLayout, StepWords};
 use crate::weights::Weights;
 
@@ -106,6 +107,7 @@ pub struct Executor<B: Backend> {
     activations: Activations<B::Buffer>,
     /// Streams inside the MTP block; those of the main pass stay its input.
     mtp_streams: Option<B::Buffer>,
+    steering: Option<DeviceSteering<B::Buffer>>,
     allocated: ExecutorBytes,
 }
 
@@ -218,6 +220,7 @@ impl<B: Backend> Executor<B> {
             pages,
             activations,
             mtp_streams,
+            steering: None,
             allocated,
         })
     }
@@ -250,6 +253,43 @@ impl<B: Backend> Executor<B> {
     /// Whether an MTP block is loaded.
     pub fn has_mtp(&self) -> bool {
         self.weights.mtp.is_some()
+    }
+
+    /// Steers every later step of the main model.
+    ///
+    /// # Errors
+    /// Directions of another model, a step that ran before (a backend may have recorded it), no
+    /// memory.
+    pub fn steer(&mut self, steering: &Steering) -> Result<(), ModelError> {
+        let (layers, hidden) = (self.shape.layers.len(), self.shape.hidden);
+        let (found, expected) = (4 * steering.directions().len(), 4 * layers * hidden);
+        if found != expected {
+            return Err(SteeringError::Size {
+                found,
+                expected,
+                layers,
+                hidden,
+            }
+            .into());
+        }
+        if self.step.bucket.rows > 0 {
+            return Err(ModelError::Step(
+                "steering must be set before the first step".to_owned(),
+            ));
+        }
+        let mut memory = Allocator {
+            backend: &mut self.backend,
+            bytes: self.allocated,
+        };
+        let steering = steering.try_map(&mut |direction| {
+            let bytes = bytemuck::cast_slice(direction);
+            let mut buffer = memory.activations(bytes.len())?;
+            memory.backend.write(&mut buffer, 0, bytes)?;
+            Ok::<_, BackendError>(buffer)
+        })?;
+        self.allocated = memory.bytes;
+        self.steering = Some(steering);
+        Ok(())
     }
 
     /// Sets the entries of a slot's page table from index `first` on.
@@ -304,6 +344,7 @@ impl<B: Backend> Executor<B> {
         };
         let (weights, buffer, pages) = (&self.weights, &self.step, &self.pages);
         let (kv, activations) = (&mut self.kv, &mut self.activations);
+        let steering = self.steering.as_ref();
         self.backend
             .run(Pass::Main, buffer.bucket, &mut |backend| {
                 forward(
@@ -313,6 +354,7 @@ impl<B: Backend> Executor<B> {
                     buffer,
                     pages,
                     kv,
+                    steering,
                     activations,
                     observer,
                 )

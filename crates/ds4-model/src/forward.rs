@@ -5,6 +5,7 @@ use crate::backend::{
 };
 use crate::error::BackendError;
 use crate::shape::{LayerShape, ModelShape};
+use crate::steering::DeviceSteering;
 use crate::weights::{Attention, Head, Layer, Mixture, MultiTokenPrediction, Weights};
 
 /// Activations between the stages, for steps of at most `n` rows.
@@ -156,7 +157,8 @@ pub trait Observer<B: Backend> {
 
 impl<B: Backend> Observer<B> for () {}
 
-/// Runs the main model over the rows of `step`: tokens in, logits out.
+/// Runs the main model over the rows of `step`: tokens in, logits out. With `steering` the outputs of
+/// attention and experts are moved along a direction before they enter the streams.
 ///
 /// # Errors
 /// Whatever a stage reports.
@@ -167,6 +169,7 @@ pub fn forward<B: Backend>(
     step: &StepBuffer<B::Buffer>,
     pages: &PageTables<B::Buffer>,
     kv: &mut [LayerKv<B::Buffer>],
+    steering: Option<&DeviceSteering<B::Buffer>>,
     activations: &mut Activations<B::Buffer>,
     observer: &mut dyn Observer<B>,
 ) -> Result<(), BackendError> {
@@ -174,9 +177,11 @@ pub fn forward<B: Backend>(
     backend.embed(context, step, &weights.embedding, &mut activations.streams)?;
     for (index, (layer, kv)) in weights.layers.iter().zip(kv).enumerate() {
         let shape = &context.shape.layers[index];
-        attention_block(backend, context, layer, step, pages, kv, activations)?;
+        let steer = steering.and_then(|steering| steering.attention(index));
+        attention_block(backend, context, layer, step, pages, kv, steer, activations)?;
         observer.after_attention(backend, index, activations)?;
-        mixture_block(backend, context, layer, shape, step, activations)?;
+        let steer = steering.and_then(|steering| steering.mixture(index));
+        mixture_block(backend, context, layer, shape, step, steer, activations)?;
         observer.after_layer(backend, index, activations)?;
     }
     head_block(
@@ -215,8 +220,25 @@ pub fn forward_mtp<B: Backend>(
         previous,
         &mut activations.streams,
     )?;
-    attention_block(backend, context, &mtp.layer, step, pages, kv, activations)?;
-    mixture_block(backend, context, &mtp.layer, &shape, step, activations)?;
+    attention_block(
+        backend,
+        context,
+        &mtp.layer,
+        step,
+        pages,
+        kv,
+        None,
+        activations,
+    )?;
+    mixture_block(
+        backend,
+        context,
+        &mtp.layer,
+        &shape,
+        step,
+        None,
+        activations,
+    )?;
     head_block(
         backend,
         context,
@@ -235,6 +257,7 @@ fn attention_block<B: Backend>(
     step: &StepBuffer<B::Buffer>,
     pages: &PageTables<B::Buffer>,
     kv: &mut LayerKv<B::Buffer>,
+    steer: Option<(&B::Buffer, f32)>,
     act: &mut Activations<B::Buffer>,
 ) -> Result<(), BackendError> {
     let attention: &Attention<B::Tensor> = &layer.attention;
@@ -305,6 +328,10 @@ fn attention_block<B: Backend>(
         &mut act.output_latent,
         &mut act.output,
     )?;
+    // y = y - s v (v . y)
+    if let Some((direction, scale)) = steer {
+        backend.steer(context, step, direction, scale, &mut act.output)?;
+    }
     // S'[k] = post[k] y + sum_j comb[j][k] S[j]
     backend.hyper_post(context, step, &act.mix, &act.output, &mut act.streams)
 }
@@ -316,6 +343,7 @@ fn mixture_block<B: Backend>(
     layer: &Layer<B::Tensor>,
     shape: &LayerShape,
     step: &StepBuffer<B::Buffer>,
+    steer: Option<(&B::Buffer, f32)>,
     act: &mut Activations<B::Buffer>,
 ) -> Result<(), BackendError> {
     let mixture: &Mixture<B::Tensor> = &layer.mixture;
@@ -360,6 +388,10 @@ fn mixture_block<B: Backend>(
         &mut act.shared_inner,
         &mut act.output,
     )?;
+    // y = y - s v (v . y)
+    if let Some((direction, scale)) = steer {
+        backend.steer(context, step, direction, scale, &mut act.output)?;
+    }
     // S'[k] = post[k] y + sum_j comb[j][k] S[j]
     backend.hyper_post(context, step, &act.mix, &act.output, &mut act.streams)
 }

@@ -309,3 +309,13 @@ mod by_hand {
         assert!(message(fewer).contains("made 0 calls of 1"));
     }
 }
+
+#[test]
+fn steering_is_replayed() {
+    let file = FlashTiny.open().unwrap();
+    let tokens = FlashTiny.tokens(37).unwrap()[..17].to_vec();
+    let replaying = || DeviceBackend::new(Mode::Replay);
+    suite::steering(replaying, &file, &tokens, false, 0.0).unwrap();
+    let immediate = || DeviceBackend::new(Mode::Immediate);
+    suite::steering(immediate, &file, &tokens, true, 1e-5).unwrap();
+}

@@ -93,3 +93,10 @@ fn sequences_go_back_to_a_kept_frontier() {
         }
     }
 }
+
+#[test]
+fn steering_follows_its_formula() {
+    let file = FlashTiny.open().unwrap();
+    let tokens = tokens(FlashTiny, 17);
+    suite::steering(|| ReferenceBackend, &file, &tokens, true, 1e-5).unwrap();
+}

@@ -11,6 +11,7 @@ use ds4_testkit::{Golden, GoldenModel, Run, Trace, conformance, stages};
 fn all_stages<B: Backend>(make: impl Fn() -> B) {
     let cases = [
         ("hyper-connections", stages::hyper_connections(make()), 3e-6),
+        ("steering", stages::steering(make()), 1e-5),
         ("router", stages::router(make()), 1e-6),
         ("clamped SwiGLU", stages::clamped_swiglu(make()), 2e-5),
         ("rotation", stages::rotation(make()), 5e-5),

@@ -96,9 +96,10 @@ fn hint_for_cause(cause: &(dyn std::error::Error + 'static)) -> Option<&'static 
             EngineError::ContextFull { .. } => {
                 Some("choose a larger context: `--ctx N`, or `/ctx N` in the chat")
             }
-            EngineError::OtherModel { .. } => {
-                Some("start with `--model` and the file that the session was saved with")
-            }
+            EngineError::OtherModel { .. } => Some(
+                "start with `--model` and the file that the session was saved with, and with \
+                     the same `--dir-steering` options",
+            ),
             EngineError::OtherKvFormat { .. } => {
                 Some("start with `--kv-cache-type` as it was when the session was saved")
             }

@@ -27,6 +27,7 @@ mod failure;
 mod generation;
 mod interrupt;
 mod json_lines;
+mod loaded_engine;
 mod loaded_model;
 mod machine_memory;
 mod model_file;
@@ -37,6 +38,7 @@ mod program;
 mod progress;
 mod prompt_tokens;
 mod settings;
+mod steering_file;
 mod table;
 mod token_bytes;
 

@@ -6,12 +6,13 @@ use std::hash::BuildHasher;
 use ds4_chat::Vintage;
 use ds4_engine::{EngineOptions, SamplerSettings};
 use ds4_gguf::Metadata;
-use ds4_model::{KvFormat, ModelShape};
+use ds4_model::{KvFormat, ModelShape, Steering};
 
 use crate::arguments::{
     ChatArguments, EngineArguments, KvTypeName, SamplingArguments, ThinkingArguments,
 };
 use crate::loaded_model::Vocabulary;
+use crate::steering_file;
 
 /// Context of a chat if nobody says otherwise, in tokens.
 const DEFAULT_CONTEXT: usize = 32_768;
@@ -65,6 +66,7 @@ impl Thinking {
 pub(crate) struct ChatSettings {
     pub(crate) engine: EngineOptions,
     pub(crate) sampling: SamplerSettings,
+    pub(crate) steering: Option<Steering>,
     pub(crate) thinking: Thinking,
     pub(crate) vintage: Vintage,
     /// `None` where the user named none; a loaded session keeps its own then.
@@ -91,6 +93,7 @@ impl ChatSettings {
         Ok(Self {
             engine,
             sampling: sampling(&arguments.sampling, metadata)?,
+            steering: steering_file::load(&arguments.steering, shape)?,
             thinking: Thinking::from_arguments(&arguments.thinking),
             vintage: vocabulary.vintage(arguments.vintage),
             system: arguments.system.clone(),

@@ -1,4 +1,4 @@
-//! Embedding and hyper-connections (model-spec sections 3 and 4).
+//! Embedding, hyper-connections and steering (model-spec sections 3 and 4).
 
 use ds4_model::backend::StageContext;
 use ds4_model::step::StepView;
@@ -257,6 +257,28 @@ pub(super) fn post(
         if let (Some(post), Some(comb)) = (post.first_chunk(), comb.as_chunks().0.first_chunk()) {
             ops.mix_up_4([a, b, c, d], post, comb, output.row(row, width));
         }
+    });
+}
+
+/// `output = output - scale * direction * (direction . output)`.
+pub(super) fn steer(
+    team: &mut Team,
+    kernels: &Kernels,
+    shape: &ModelShape,
+    step: StepView<'_>,
+    direction: &CpuBuffer,
+    scale: f32,
+    output: &mut CpuBuffer,
+) {
+    let width = shape.hidden;
+    let ops = kernels.row_ops();
+    let direction = direction.row(0, width);
+    let output = output.share();
+    for_each_row(team, step.rows(), |row| {
+        // SAFETY: each row is worked on by one thread.
+        let output = unsafe { output.part(row * width..(row + 1) * width) };
+        let along = ops.dot(direction, output);
+        ops.add_scaled(output, -scale * along, direction);
     });
 }
 

@@ -184,6 +184,19 @@ impl Backend for CpuBackend {
         Ok(())
     }
 
+    fn steer(
+        &mut self,
+        context: StageContext<'_>,
+        step: &StepBuffer<CpuBuffer>,
+        direction: &CpuBuffer,
+        scale: f32,
+        output: &mut CpuBuffer,
+    ) -> Result<(), BackendError> {
+        let (team, kernels, _, step) = self.parts(context, step);
+        hyper::steer(team, kernels, context.shape, step, direction, scale, output);
+        Ok(())
+    }
+
     fn attention_down(
         &mut self,
         context: StageContext<'_>,

@@ -77,6 +77,21 @@ row_ops! {
         sum_lanes(lanes)
     }
 
+    /// Sum of products.
+    fn dot(a: &[f32], b: &[f32]) -> f32 {
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+        let mut lanes = [0.0_f32; LANES];
+        for (a, b) in a.iter().zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane = a.mul_add(*b, *lane);
+            }
+        }
+        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+            *lane = a.mul_add(*b, *lane);
+        }
+        sum_lanes(lanes)
+    }
+
     /// `row = row * scale * weight`, element by element.
     fn scale_by(row: &mut [f32], scale: f32, weight: &[f32]) {
         for (x, weight) in row.iter_mut().zip(weight) {

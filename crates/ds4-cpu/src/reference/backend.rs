@@ -173,6 +173,18 @@ impl Backend for ReferenceBackend {
         Ok(())
     }
 
+    fn steer(
+        &mut self,
+        context: StageContext<'_>,
+        step: &StepBuffer<ReferenceBuffer>,
+        direction: &ReferenceBuffer,
+        scale: f32,
+        output: &mut ReferenceBuffer,
+    ) -> Result<(), BackendError> {
+        hyper::steer(context, view(step), direction, scale, output);
+        Ok(())
+    }
+
     fn attention_down(
         &mut self,
         context: StageContext<'_>,

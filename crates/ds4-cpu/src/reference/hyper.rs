@@ -1,4 +1,4 @@
-//! Embedding, hyper-connections and head (model-spec sections 3, 4 and 7).
+//! Embedding, hyper-connections, steering and head (model-spec sections 3, 4 and 7).
 
 use ds4_model::ModelShape;
 use ds4_model::backend::StageContext;
@@ -145,6 +145,28 @@ pub(super) fn post(
                 state[k * shape.hidden + index] =
                     (f64::from(post[k]) * f64::from(output[index]) + mixed) as f32;
             }
+        }
+    }
+}
+
+pub(super) fn steer(
+    context: StageContext<'_>,
+    step: StepView<'_>,
+    direction: &ReferenceBuffer,
+    scale: f32,
+    output: &mut ReferenceBuffer,
+) {
+    let width = context.shape.hidden;
+    let direction = direction.row(0, width);
+    for row in 0..step.rows() {
+        let output = output.row_mut(row, width);
+        let along: f64 = direction
+            .iter()
+            .zip(&*output)
+            .map(|(&v, &y)| f64::from(v) * f64::from(y))
+            .sum();
+        for (y, &v) in output.iter_mut().zip(direction) {
+            *y = (f64::from(*y) - f64::from(scale) * along * f64::from(v)) as f32;
         }
     }
 }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ds4_gguf::GgufFile;
-use ds4_model::{ExecutorBytes, KvLayout, ModelError, ModelShape, SequenceState, Step, TokenId};
+use ds4_model::{
+    ExecutorBytes, KvLayout, ModelError, ModelShape, SequenceState, Steering, Step, TokenId,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -706,6 +708,10 @@ impl Runner for Failing {
             return Err(ModelError::Step("poison".to_owned()));
         }
         self.inner.run(step)
+    }
+
+    fn steer(&mut self, steering: &Steering) -> Result<(), ModelError> {
+        self.inner.steer(steering)
     }
 
     fn shape(&self) -> &ModelShape {

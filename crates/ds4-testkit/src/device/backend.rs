@@ -153,6 +153,27 @@ impl Backend for DeviceBackend {
         )
     }
 
+    fn steer(
+        &mut self,
+        context: StageContext<'_>,
+        step: &StepBuffer<DeviceBuffer>,
+        direction: &DeviceBuffer,
+        scale: f32,
+        output: &mut DeviceBuffer,
+    ) -> Result<(), BackendError> {
+        let buffers = (direction, &*output);
+        self.submit(
+            "steer",
+            context,
+            step,
+            buffers,
+            move |backend, context, step, buffers| {
+                let (direction, output) = buffers;
+                backend.steer(context, step, direction, scale, output)
+            },
+        )
+    }
+
     fn attention_down(
         &mut self,
         context: StageContext<'_>,

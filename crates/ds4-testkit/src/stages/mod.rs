@@ -147,6 +147,40 @@ pub fn hyper_connections<B: Backend>(backend: B) -> Result<Difference> {
         .worst(difference(&state, &unit.floats("hc.new_streams")?.values)?))
 }
 
+/// Steering, against its formula in F64, for rows of a width that no vector register divides.
+///
+/// # Errors
+/// A stage that fails.
+pub fn steering<B: Backend>(backend: B) -> Result<Difference> {
+    const ROWS: usize = 3;
+    const HIDDEN: usize = 77;
+    let mut bench = Bench::new(backend, shape(HIDDEN), KvFormat::F32, &[0; ROWS])?;
+    let wave = |step: f64, count: usize| -> Vec<f32> {
+        (0..count)
+            .map(|index| (step * (index * index + 1) as f64).sin() as f32)
+            .collect()
+    };
+    let (rows, direction) = (wave(0.7, ROWS * HIDDEN), wave(1.3, HIDDEN));
+    let scale = -1.75_f32;
+    let mut output = bench.buffer(&rows)?;
+    let on_device = bench.buffer(&direction)?;
+    bench.run(|backend, context, step| {
+        backend.steer(context, step, &on_device, scale, &mut output)
+    })?;
+    let expected: Vec<f32> = rows
+        .chunks_exact(HIDDEN)
+        .flat_map(|row| {
+            let pairs = row.iter().zip(&direction);
+            let along: f64 = pairs.map(|(&y, &v)| f64::from(y) * f64::from(v)).sum();
+            let moved = row.iter().zip(&direction).map(move |(&y, &v)| {
+                (f64::from(y) - f64::from(scale) * f64::from(v) * along) as f32
+            });
+            moved.collect::<Vec<_>>()
+        })
+        .collect();
+    difference(&bench.read(&output, ROWS * HIDDEN)?, &expected)
+}
+
 /// Router: chosen experts must be equal; the difference is that of their weights.
 ///
 /// # Errors

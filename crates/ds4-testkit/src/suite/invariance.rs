@@ -11,7 +11,7 @@ use crate::conformance;
 use crate::trace::{Run, Session};
 
 /// Largest difference of two runs; 0 demands the same bits.
-fn same(what: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Result<()> {
+pub(super) fn same(what: &str, found: &[f32], expected: &[f32], tolerance: f64) -> Result<()> {
     if tolerance == 0.0 {
         let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let equal = bits(found) == bits(expected);

@@ -11,8 +11,10 @@ use crate::golden_model::GoldenModel;
 use crate::trace::{Run, Session, Trace};
 
 mod invariance;
+mod steering;
 
 pub use invariance::{batching, chunking, forking, restoring, rewinding};
+pub use steering::steering;
 
 /// How far a backend may be from the goldens.
 #[derive(Clone, Copy, Debug)]

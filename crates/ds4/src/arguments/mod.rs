@@ -4,8 +4,10 @@ mod chat;
 mod engine;
 mod model;
 mod program;
+mod steering;
 
 pub(crate) use chat::{ChatArguments, SamplingArguments, ThinkingArguments};
 pub(crate) use engine::{BackendName, EngineArguments, KvTypeName};
 pub(crate) use model::{ModelArgument, VintageName, VocabularyArguments};
 pub(crate) use program::{Arguments, Command};
+pub(crate) use steering::SteeringArguments;

@@ -17,6 +17,7 @@ use crate::commands::plan::PlanArguments;
 use crate::commands::quantize::QuantizeArguments;
 use crate::commands::render::RenderArguments;
 use crate::commands::score::ScoreArguments;
+use crate::commands::steer::SteerArguments;
 use crate::commands::tokenize::TokenizeArguments;
 
 const AFTER_HELP: &str = "\
@@ -68,6 +69,8 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Ask questions with known answers and count the right ones
     Eval(EvalArguments),
+    /// Make directions to steer a model along, from two sets of prompts
+    Steer(SteerArguments),
     /// Write the teacher-forced logits of a token sequence
     Logits(LogitsArguments),
     /// Turn text into token ids, one JSON value a line

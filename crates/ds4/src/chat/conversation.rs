@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use ds4_chat::ControlToken;
 use ds4_engine::{Engine, EngineOptions, MemoryPlan, Sampler, Session, SyncControl, session_file};
-use ds4_model::ModelShape;
+use ds4_model::{ModelShape, Steering};
 
 use super::answer::{AnswerReport, Generator};
 use super::display::AnswerDisplay;
@@ -15,6 +15,7 @@ use super::transcript::{Transcript, Turn};
 use crate::failure::{Hint, Interrupted};
 use crate::generation::Outcome;
 use crate::interrupt::Interrupt;
+use crate::loaded_engine;
 use crate::loaded_model::Vocabulary;
 use crate::machine_memory;
 use crate::model_file::ModelFile;
@@ -42,10 +43,16 @@ struct Runtime {
 }
 
 impl Runtime {
-    fn open(model: &ModelFile, options: &EngineOptions) -> anyhow::Result<Self> {
-        machine_memory::check(&MemoryPlan::for_file(&model.file, options)?)?;
-        let mut engine = Engine::open(&model.file, None, options, &mut |_| {})
-            .with_context(|| format!("cannot load the model `{}`", model.label))?;
+    fn of(model: &ModelFile, settings: &ChatSettings) -> anyhow::Result<Self> {
+        Self::open(model, &settings.engine, settings.steering.as_ref())
+    }
+
+    fn open(
+        model: &ModelFile,
+        options: &EngineOptions,
+        steering: Option<&Steering>,
+    ) -> anyhow::Result<Self> {
+        let mut engine = loaded_engine::open(model, options, steering)?;
         let session = engine.session()?;
         Ok(Self { engine, session })
     }
@@ -79,7 +86,7 @@ impl Chat {
 
     /// Loads the model now rather than with the first answer.
     pub(crate) fn open(&mut self) -> anyhow::Result<()> {
-        runtime(&mut self.runtime, &self.model, &self.settings.engine).map(|_| ())
+        runtime(&mut self.runtime, &self.model, &self.settings).map(|_| ())
     }
 
     /// Answers a message, writing the answer as it comes. After Ctrl-C what was said stays part of
@@ -95,7 +102,7 @@ impl Chat {
         let prompt = self
             .transcript
             .prompt(message, thinking, self.settings.vintage, tokenizer)?;
-        let runtime = runtime(&mut self.runtime, &self.model, &self.settings.engine)?;
+        let runtime = runtime(&mut self.runtime, &self.model, &self.settings)?;
         let interrupt = self.interrupt.arm();
         let mut generator = Generator {
             engine: &mut runtime.engine,
@@ -169,7 +176,11 @@ impl Chat {
         // Two KV caches at a time could be too much. If opening fails, the context before opens
         // again with the next answer.
         self.runtime = None;
-        self.runtime = Some(Runtime::open(&self.model, &options)?);
+        self.runtime = Some(Runtime::open(
+            &self.model,
+            &options,
+            self.settings.steering.as_ref(),
+        )?);
         self.settings.engine = options;
         output.note(&format!(
             "the context is {} tokens, {} beside the weights",
@@ -195,7 +206,7 @@ impl Chat {
             &self.vocabulary.tokenizer,
         )?;
         let history = &prompt.ids[..prompt.history];
-        let runtime = runtime(&mut self.runtime, &self.model, &self.settings.engine)?;
+        let runtime = runtime(&mut self.runtime, &self.model, &self.settings)?;
         let interrupt = self.interrupt.arm();
         // A full context may lack the one place for the end of the sentence.
         if history.len() <= runtime.engine.options().context {
@@ -234,7 +245,7 @@ impl Chat {
             session,
         } = match self.runtime.take() {
             Some(runtime) => runtime,
-            None => Runtime::open(&self.model, &self.settings.engine)?,
+            None => Runtime::of(&self.model, &self.settings)?,
         };
         // Gives its place to the one that is loaded. If that fails, the conversation at hand is
         // computed again from its tokens.
@@ -305,6 +316,12 @@ impl Chat {
                 sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.seed
             ),
         ]);
+        if let Some(steering) = &self.settings.steering {
+            let [attention, experts] = steering.scales();
+            let scales =
+                format!("scale {experts} behind the experts, {attention} behind attention");
+            table.row(["steering", &scales]);
+        }
         table.row([
             "memory",
             &format!(
@@ -338,10 +355,10 @@ fn load_session(
 fn runtime<'a>(
     slot: &'a mut Option<Runtime>,
     model: &ModelFile,
-    options: &EngineOptions,
+    settings: &ChatSettings,
 ) -> anyhow::Result<&'a mut Runtime> {
     match slot {
         Some(runtime) => Ok(runtime),
-        None => Ok(slot.insert(Runtime::open(model, options)?)),
+        None => Ok(slot.insert(Runtime::of(model, settings)?)),
     }
 }

@@ -7,20 +7,21 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
-use ds4_engine::{Engine, EngineOptions, MemoryPlan};
+use ds4_engine::EngineOptions;
 use ds4_eval::{Case, CaseFile};
-use ds4_model::ModelShape;
+use ds4_model::{ModelShape, Steering};
 
 use super::eval_official::{self, OfficialArguments};
-use crate::arguments::{EngineArguments, ModelArgument, VintageName};
+use crate::arguments::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
 use crate::eval::{Report, Runner, nano_cases};
 use crate::failure::{Interrupted, UsageError};
 use crate::interrupt::Interrupt;
+use crate::loaded_engine;
 use crate::loaded_model::Vocabulary;
-use crate::machine_memory;
 use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::settings;
+use crate::steering_file;
 
 /// Name of the cases that are part of the program.
 const NANO: &str = "nano";
@@ -60,6 +61,8 @@ pub(crate) struct EvalArguments {
     #[arg(long, value_name = "NAME", value_enum)]
     vintage: Option<VintageName>,
     #[command(flatten)]
+    steering: SteeringArguments,
+    #[command(flatten)]
     engine: EngineArguments,
 }
 
@@ -93,9 +96,8 @@ pub(crate) fn run(
         kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
         ..settings::engine_options(&arguments.engine)
     };
-    machine_memory::check(&MemoryPlan::for_file(&model.file, &options)?)?;
-    let mut engine = Engine::open(&model.file, None, &options, &mut |_| {})
-        .with_context(|| format!("cannot load the model `{}`", model.label))?;
+    let steering = steering_file::load(&arguments.steering, &shape)?;
+    let mut engine = loaded_engine::open(&model, &options, steering.as_ref())?;
     let armed = interrupt.arm();
     let start = Instant::now();
     let results = runner.run(&mut engine, &armed, output)?;
@@ -107,6 +109,7 @@ pub(crate) fn run(
         model: model.label.clone(),
         backend: engine.backend_name(),
         options,
+        steering: steering.as_ref().map(Steering::scales),
         vintage,
         limit: arguments.limit,
         seconds: start.elapsed().as_secs_f64(),

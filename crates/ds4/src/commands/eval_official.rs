@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use ds4_engine::{Engine, EngineOptions, MemoryPlan};
+use ds4_engine::EngineOptions;
 use ds4_eval::{ContinuationScore, OfficialSummary};
-use ds4_model::ModelShape;
+use ds4_model::{ModelShape, Steering};
 use serde_json::{Value, json};
 
-use crate::arguments::{EngineArguments, ModelArgument, VintageName};
+use crate::arguments::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
 use crate::eval::{OfficialCase, read_official_cases, score_official_cases};
 use crate::interrupt::Interrupt;
+use crate::loaded_engine;
 use crate::loaded_model::Vocabulary;
-use crate::machine_memory;
 use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::output_file::OutputFile;
 use crate::settings;
+use crate::steering_file;
 use crate::table::{Table, grouped};
 
 /// Arguments of `ds4 eval official`.
@@ -47,6 +48,8 @@ pub(crate) struct OfficialArguments {
     #[arg(long, value_name = "NAME", value_enum)]
     vintage: Option<VintageName>,
     #[command(flatten)]
+    steering: SteeringArguments,
+    #[command(flatten)]
     engine: EngineArguments,
 }
 
@@ -69,9 +72,8 @@ pub(crate) fn run(
         max_outputs: EngineOptions::default().prefill_chunk,
         ..settings::engine_options(&arguments.engine)
     };
-    machine_memory::check(&MemoryPlan::for_file(&model.file, &options)?)?;
-    let mut engine = Engine::open(&model.file, None, &options, &mut |_| {})
-        .with_context(|| format!("cannot load the model `{}`", model.label))?;
+    let steering = steering_file::load(&arguments.steering, &shape)?;
+    let mut engine = loaded_engine::open(&model, &options, steering.as_ref())?;
     let armed = interrupt.arm();
     let scores = score_official_cases(&cases, &mut engine, &armed, output)?;
     model.check_unchanged()?;
@@ -86,6 +88,7 @@ pub(crate) fn run(
             "backend": engine.backend_name(),
             "kv_cache_type": options.kv_format.name(),
             "exact": options.exact,
+            "steering": steering.as_ref().map(Steering::scales),
         });
         output.line(&to_json(&cases, &scores, &summary, settings).to_string())?;
         return Ok(());

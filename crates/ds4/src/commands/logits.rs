@@ -6,18 +6,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use ds4_engine::{Engine, EngineOptions, SyncControl};
+use ds4_engine::{EngineOptions, SyncControl};
 use ds4_model::ModelShape;
 
 use super::detokenize::ids_of;
-use crate::arguments::{EngineArguments, ModelArgument};
+use crate::arguments::{EngineArguments, ModelArgument, SteeringArguments};
 use crate::failure::{Hint, Interrupted};
 use crate::interrupt::Interrupt;
+use crate::loaded_engine;
 use crate::model_file::ModelFile;
 use crate::npy::NpyWriter;
 use crate::output::Output;
 use crate::progress::PrefillBar;
 use crate::settings;
+use crate::steering_file;
 
 /// Arguments of `ds4 logits`.
 #[derive(Debug, Args)]
@@ -39,6 +41,8 @@ pub(crate) struct LogitsArguments {
     /// Expand weights to F32 and keep activations in F32; the KV cache is then f32 by default
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    steering: SteeringArguments,
     #[command(flatten)]
     engine: EngineArguments,
 }
@@ -75,7 +79,8 @@ pub(crate) fn run(
         kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, arguments.exact),
         ..settings::engine_options(&arguments.engine)
     };
-    let mut engine = Engine::open(&model.file, None, &options, &mut |_| {})?;
+    let steering = steering_file::load(&arguments.steering, &shape)?;
+    let mut engine = loaded_engine::open(&model, &options, steering.as_ref())?;
     let mut session = engine.session()?;
     let mut writer = NpyWriter::create(&arguments.out, rows, shape.vocabulary)?;
 

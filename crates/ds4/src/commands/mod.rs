@@ -16,4 +16,5 @@ pub(crate) mod plan;
 pub(crate) mod quantize;
 pub(crate) mod render;
 pub(crate) mod score;
+pub(crate) mod steer;
 pub(crate) mod tokenize;

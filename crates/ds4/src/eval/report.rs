@@ -26,6 +26,8 @@ pub(crate) struct Report<'a> {
     pub(crate) model: String,
     pub(crate) backend: &'static str,
     pub(crate) options: EngineOptions,
+    /// Scales behind attention and experts, if the model was steered.
+    pub(crate) steering: Option<[f32; 2]>,
     pub(crate) vintage: Vintage,
     /// Cases of each category that were asked, if not all.
     pub(crate) limit: Option<usize>,
@@ -96,6 +98,7 @@ impl Report<'_> {
                 "backend": self.backend,
                 "kv_cache_type": self.options.kv_format.name(),
                 "context": self.options.context,
+                "steering": self.steering,
             },
         })
     }

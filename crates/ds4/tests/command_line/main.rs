@@ -18,6 +18,7 @@ mod model_files;
 mod program;
 mod pseudo_terminal;
 mod quantize;
+mod steering;
 mod test_model;
 mod usage;
 mod workshop;
