@@ -11,6 +11,8 @@ import sys
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import data
+import encoding
+import phrasing
 
 VOCABULARY = 4096
 # The three splits of V4's tokenizer.json, in order.
@@ -28,6 +30,8 @@ begin▁of▁file▁name end▁of▁file▁name begin▁of▁file end▁of▁fil
 latest_reminder action query authority domain task political entity title safety answer search =<dsml: =</dsml:
 search▁begin search▁end extracted_url read_url""".split()
 SPECIAL = ["<｜end_of_query｜>"]
+# Control tokens are no part of the text that merges are learnt from.
+CONTROL = re.compile("<｜[^｜]*｜>|</?think>|｜DSML｜")
 
 
 def train(texts):
@@ -56,20 +60,26 @@ def train(texts):
 
 def corpus(count):
     """Text without long numbers, so that every digit stays a token of its own (sums are easier)."""
-    data.NOISE = False
-    for talk in data.generate(7, count, data.excluded_questions()):
-        for turn in talk["turns"]:
-            for text in turn:
-                yield re.sub(r"\d+", "4", text)
-        yield talk["system"]
-    for _ in range(50):
-        yield data.MAX_EFFORT
+    phrasing.NOISE = False
+    excluded = data.excluded_questions()
+    for stage, share in (("short", 0.9), ("long", 0.004)):
+        data.STAGE = stage
+        for talk in data.generate(f"tokenizer/{stage}", int(count * share), excluded):
+            # The fixed texts once in a while are enough, they would crowd out the rest.
+            talk = {**talk, "mode": "off"}
+            text = encoding.prompt_text(talk).replace(encoding.TOOLS_INTRODUCTION, "").replace(encoding.TOOLS_CLOSING, "")
+            for reasoning in {m.get("reasoning", "") for m in talk["messages"]}:
+                text += "\n" + encoding.plain(reasoning)
+            yield re.sub(r"\d+", "4", CONTROL.sub("\n", text))
+    for _ in range(60):
+        yield encoding.MAX_EFFORT
+        yield CONTROL.sub("\n", encoding.TOOLS_INTRODUCTION + encoding.TOOLS_CLOSING + encoding.RESPONSE_JSON + encoding.RESPONSE_SCHEMA)
 
 
 def main():
     out = sys.argv[1]
     os.makedirs(out, exist_ok=True)
-    tokenizer = train(corpus(int(sys.argv[2]) if len(sys.argv) > 2 else 60000))
+    tokenizer = train(corpus(int(sys.argv[2]) if len(sys.argv) > 2 else 30000))
     tokenizer.save(os.path.join(out, "tokenizer.json"))
     with open(os.path.join(out, "tokenizer_config.json"), "w", encoding="utf-8") as file:
         config = {

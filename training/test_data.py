@@ -1,0 +1,120 @@
+"""Checks of the generators. usage: python test_data.py TOKENIZER.json [DS4_PROGRAM]
+
+With the program, prompts and ids are compared with what `ds4 render` makes of the same conversations.
+"""
+
+import json
+import re
+import subprocess
+import sys
+
+from tokenizers import Tokenizer
+
+import cases
+import data
+import encoding
+import phrasing
+
+
+def check_determinism(excluded):
+    for stage in ("short", "focus"):
+        data.STAGE = stage
+        first, second = (data.generate("test/1", 60, excluded) for _ in range(2))
+        assert first == second, stage
+        assert first != data.generate("test/2", 60, excluded)
+
+
+def check_render(tokenizer_path, program, excluded):
+    """Whole conversations up to each answer, as the program renders them."""
+    tokenizer = Tokenizer.from_file(tokenizer_path)
+    lines, expected = [], []
+    for stage, count in (("short", 250), ("focus", 30)):
+        data.STAGE = stage
+        for talk in data.generate("test/render", count, excluded):
+            asked = {**talk, "messages": talk["messages"][:-1]}
+            expected.append((encoding.prompt_text(asked), data.encode(tokenizer, asked)[0]))
+            form = talk["response_format"]
+            if form and form["type"] == "json_schema":
+                form = {"type": "json_schema", "schema": form["json_schema"]["schema"]}
+            lines.append({
+                "messages": encoding.api_messages(asked["messages"]), "tools": encoding.api_tools(talk["tools"]), "response_format": form,
+                "thinking_mode": "chat" if talk["mode"] == "off" else "thinking", "reasoning_effort": None if talk["mode"] == "off" else talk["mode"],
+                "drop_thinking": talk["drop"],
+            })
+    run = subprocess.run([program, "render", "--tokenizer", tokenizer_path, "--vintage", "april"], input="\n".join(map(json.dumps, lines)), capture_output=True, text=True, check=False)
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(rows) == len(expected), run.stderr
+    for row, (text, ids) in zip(rows, expected):
+        assert row.get("text") == text, f"text:\n{row}\n{text}"
+        assert row["ids"] == ids, f"ids of {text}"
+    print(f"render: {len(rows)} prompts equal, {sum(len(ids) for _, ids in expected)} tokens")
+
+
+def check_lengths(tokenizer_path, excluded):
+    tokenizer = Tokenizer.from_file(tokenizer_path)
+    for stage, count, most in (("short", 400, 2500), ("long", 60, data.LONGEST), ("focus", 150, data.LONGEST)):
+        data.STAGE = stage
+        rows = [data.encode(tokenizer, talk) for talk in data.generate("test/length", count, excluded)]
+        lengths = sorted(len(ids) for ids, _ in rows)
+        assert all(len(ids) == len(flags) for ids, flags in rows)
+        assert all(2 in flags or 1 in flags for _, flags in rows)
+        assert lengths[-1] <= most, (stage, lengths[-1])
+        print(f"{stage}: median {lengths[len(lengths) // 2]}, 90% {lengths[len(lengths) * 9 // 10]}, longest {lengths[-1]} tokens")
+
+
+def number_of(text):
+    return float(re.findall(r"-?\d+(?:\.\d+)?", text)[-1])
+
+
+def passes(check, message):
+    """Whether the generator's own answer is right; a plain reading of what `crates/ds4-eval` does."""
+    answer, kind = encoding.plain(message["content"]), check["kind"]
+    calls = [{"name": n, "arguments": a} for n, a in message.get("calls", [])]
+    if kind in ("regex", "all"):
+        return all(re.search(p, answer) for p in check.get("patterns", [check.get("pattern")]))
+    if kind == "number":
+        return number_of(answer) == check["value"]
+    if kind == "contains":
+        return check["text"].lower() in answer.lower()
+    if kind == "json":
+        return json.loads(answer) == check["value"]
+    if kind == "tool_calls":
+        return sorted(map(encoding.dump, calls)) == sorted(map(encoding.dump, check["calls"]))
+    return kind == "no_tool_call" and not calls and re.search(check.get("pattern", ""), answer) is not None
+
+
+def check_answers(excluded):
+    data.STAGE = "short"
+    wrong = [t for t in data.generate("test/answers", 1500, excluded) if t["check"] and not passes(t["check"], t["messages"][-1])]
+    assert not wrong, [(t["check"], t["messages"][-1]) for t in wrong[:3]]
+    made = list(cases.all_cases(20261126))
+    for case, answer in made:
+        assert answer is None or passes(case["check"], answer), (case["check"], answer)
+    print(f"answers: 1500 conversations and {sum(a is not None for _, a in made)} cases pass their own checks")
+    return made
+
+
+def check_disjoint(made, excluded):
+    """No question of a case is in training, nor any invented word of the evaluation."""
+    data.STAGE = "short"
+    seen = {data.normal(m["content"]) for t in data.generate("test/disjoint", 6000, excluded) for m in t["messages"] if m["role"] == "user"}
+    asked = [(c["id"], data.normal(c["messages"][-1]["content"])) for c, _ in made if c["messages"][-1]["role"] == "user"]
+    both = [i for i, text in asked if text in seen and not i.startswith("arithmetic")]
+    print(f"disjoint: {len(both)} of {len(asked)} questions occur in 6000 training conversations {both[:5]}")
+    assert len(both) <= len(asked) // 200
+    assert phrasing.SPLIT == "train"
+
+
+def main():
+    tokenizer_path, program = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
+    excluded = data.excluded_questions()
+    check_determinism(excluded)
+    made = check_answers(excluded)
+    check_disjoint(made, excluded)
+    check_lengths(tokenizer_path, excluded)
+    if program:
+        check_render(tokenizer_path, program, excluded)
+
+
+if __name__ == "__main__":
+    main()
