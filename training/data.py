@@ -4,6 +4,7 @@
 here they are mixed. `encoding.py` says what a conversation is.
 """
 
+import gzip
 import json
 import os
 import random
@@ -25,6 +26,8 @@ SYSTEMS = """You are a helpful assistant.|You are a helpful coding assistant.|Yo
 |You are a helpful assistant running on the user's machine.|Be polite.|You are a teacher.|You are an assistant for DwarfStar.
 |Always answer in English.|You are a calm and careful assistant. Do not invent facts."""
 SYSTEMS = [s.strip() for s in SYSTEMS.replace("\n", " ").split("|")]
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 # "short": mostly below 1024 tokens. "long": up to LONGEST. "focus": more of what is weak.
 STAGE = "short"
@@ -138,13 +141,25 @@ def normal(text):
 
 
 def held_out():
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "heldout.jsonl")
+    path = os.path.join(HERE, "heldout.jsonl")
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
+# Categories of cases that are one question each, right or wrong whatever was said before.
+QUESTIONS = ("help", "unknown", "identity")
+
+
 def excluded_questions():
-    return {normal(item["question"]) for item in held_out()}
+    """The hand-written questions, and those of the evaluation cases."""
+    out = {normal(item["question"]) for item in held_out()}
+    path = os.path.join(HERE, "nano_cases.jsonl.gz")
+    if os.path.exists(path):
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for item in map(json.loads, file):
+                if item["category"] in QUESTIONS:
+                    out.add(normal(item["messages"][-1]["content"]))
+    return out
 
 
 def generate(seed, count, excluded):
