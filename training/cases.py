@@ -23,8 +23,8 @@ from small_talk import HONEST, identity_turn
 from tools import tools_talk
 from unknown import unknown_turn
 
-HELP, TOOLS, ARITHMETIC, JSON, MEMORY, UNKNOWN, IDENTITY = 280, 150, 150, 80, 80, 60, 20
-NEEDLES = (("needle_512", 460, 60), ("needle_2k", 1900, 60), ("needle_8k", 7600, 40), ("needle_16k", 15000, 20))
+HELP, TOOLS, ARITHMETIC, JSON, MEMORY, UNKNOWN, IDENTITY = 380, 150, 150, 80, 80, 60, 20
+NEEDLES = (("needle_512", 520, 60), ("needle_2k", 2100, 60), ("needle_8k", 7900, 40), ("needle_16k", 15000, 20))
 # Where the hand-written questions belong.
 CATEGORIES = {"arithmetic": "arithmetic", "recall": "memory", "unknown": "unknown", "identity": "identity"}
 

@@ -141,9 +141,12 @@ def normal(text):
 
 
 def held_out():
-    path = os.path.join(HERE, "heldout.jsonl")
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """The hand-written questions: of the chat, and of the workshop, the server and the rest."""
+    out = []
+    for name in ("heldout.jsonl", "heldout_workshop.jsonl"):
+        with open(os.path.join(HERE, name), encoding="utf-8") as file:
+            out += map(json.loads, file)
+    return out
 
 
 # Categories of cases that are one question each, right or wrong whatever was said before.

@@ -3,10 +3,16 @@
 import re
 
 import lexicon as lex
+import topics
+import topics_files
+import topics_server
 from encoding import mark
 from exchange import Exchange
 from phrasing import CLOSERS, FRAMES, choose, expand, gerund, pseudo_word, vary
-from topics import EXPLAIN, EXPLAIN_ASK, TOPICS
+
+EXPLAIN_ASK = topics.EXPLAIN_ASK
+EXPLAIN = {**topics.EXPLAIN, **topics_files.EXPLAIN, **topics_server.EXPLAIN}
+TOPICS = {**topics.TOPICS, **topics_files.TOPICS, **topics_server.TOPICS}
 
 # Words inside backticks that only stand for a value.
 _PLACEHOLDER = re.compile(r"<\w+>|\b[A-Z][A-Z_]{0,9}\b(?!=)")
@@ -17,7 +23,8 @@ def commands(answer):
     found = []
     for text in re.findall(r"`([^`]+)`", answer):
         flag = re.search(r"(?<![\w-])(--?[a-z][\w-]*|/[a-z][\w-]*)", text)
-        text = flag[1] if flag and (text.startswith(("ds4 -", "-", "/"))) else _PLACEHOLDER.sub("", text)
+        command = re.match(r"ds4 [a-z]+", text)
+        text = command[0] if command else flag[1] if flag and text.startswith(("ds4 -", "-", "/")) else _PLACEHOLDER.sub("", text)
         found.append(" ".join(text.split()))
     return [f for f in dict.fromkeys(found) if f]
 

@@ -134,7 +134,7 @@ IRREGULAR = {"get": "getting", "set": "setting", "put": "putting", "cut": "cutti
              "stop": "stopping", "quit": "quitting", "begin": "beginning", "split": "splitting", "drop": "dropping",
              "plan": "planning", "log": "logging", "swap": "swapping", "cap": "capping", "chat": "chatting", "dump": "dumping",
              "see": "seeing", "skip": "skipping", "sit": "sitting", "fit": "fitting", "shut": "shutting", "keep": "keeping",
-             "tie": "tying", "swim": "swimming", "not": "not"}
+             "tie": "tying", "be": "being", "swim": "swimming", "not": "not"}
 
 
 def gerund(phrase):

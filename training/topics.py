@@ -64,6 +64,7 @@ TOPICS = {
     "chat": dict(
         gist="start an interactive chat",
         answer="Run `ds4` without arguments: that starts the interactive chat.",
+        expect="`ds4`",
         do=[
             "(start|open|begin|launch|enter|run|get into) (a|the|an|) (chat|conversation|interactive chat|interactive mode|interactive session|dialogue|chat mode)",
             "(talk|chat|speak) (to|with) (the model|it|ds4|you|DwarfStar) (interactively|in the terminal|on the terminal|)",
@@ -82,6 +83,7 @@ TOPICS = {
     ),
     "prompt": dict(
         gist="ask one question from the shell",
+        expect="ds4 -p\\b",
         answer='Use `ds4 -p TEXT`, for example `ds4 -p "Hello"`: it prints the answer and exits.',
         do=[
             "(ask|send|put|pose) (just |only |)(one|a single) (question|prompt)( from the shell| from the command line| without the chat| and exit|)",
@@ -219,6 +221,7 @@ TOPICS = {
     ),
     "greedy": dict(
         gist="decode greedily",
+        expect="--temp 0",
         answer="Start with `ds4 --temp 0`: it always takes the most likely token.",
         do=[
             "(get|use|do|turn on|enable|choose|switch to|select) (greedy|greedy decoding|greedy sampling|deterministic decoding|deterministic output|deterministic answers|argmax decoding|argmax sampling)",
@@ -458,6 +461,7 @@ TOPICS = {
     ),
     "interrupt": dict(
         gist="stop the answer that is being written",
+        expect="Ctrl-C",
         answer="Press Ctrl-C: it stops the answer and keeps the conversation.",
         do=[
             f"(stop|interrupt|cancel|abort|halt|break|end|kill|pause|cut off|break off) (an|the|a running|the current|this|a long|its) {ANSWER}( that is being written| while it is written| early| in the middle| halfway|)",
@@ -534,6 +538,7 @@ TOPICS = {
     ),
     "logits": dict(
         gist="get the logits of given tokens",
+        expect="ds4\\s+logits",
         answer="Use `ds4 logits --model M --tokens IDS.json --out OUT.npy`; add `--all` for every position.",
         do=[
             "(get|compute|write|dump|print|export|save|obtain|calculate|extract|see) (the |raw |all |all the |teacher-forced |)(logits|scores|raw scores|output scores|model outputs|token scores|logit values)( for a list of tokens| of some tokens| for token ids| for my tokens| to a file| as npy| for each position| for every position| in a numpy file| of the last token|)",
@@ -616,6 +621,7 @@ TOPICS = {
     ),
     "kv_type": dict(
         gist="choose the type of the KV cache",
+        expect="--kv-cache-type",
         answer="Start with `ds4 --kv-cache-type f32`, `f16` or `fp8`.",
         do=[
             "(set|change|choose|select|pick|switch|specify|use) (the |a |another |)(KV cache type|type of the KV cache|KV cache format|cache type|format of the cache|KV type|precision of the cache|KV cache precision|cache format|KV format)( to (f32|f16|fp8)|)",
@@ -635,6 +641,7 @@ TOPICS = {
     ),
     "no_color": dict(
         gist="turn colours off",
+        expect="NO_COLOR",
         answer="Set the environment variable `NO_COLOR`, for example `NO_COLOR=1 ds4`.",
         do=[
             "(turn off|switch off|disable|remove|stop|avoid|get rid of|suppress|hide) (the |all |)(colours|colors|colored output|coloured output|ANSI codes|ANSI colours|escape codes|terminal colors|terminal colours|color|colour)",
@@ -653,6 +660,7 @@ TOPICS = {
     "ds4_cli": dict(
         gist="know what ds4-cli is",
         answer="`ds4-cli` is the same program as `ds4` under another name.",
+        expect="(?i)same program",
         do=["(use|run|start) ds4-cli", "tell ds4 and ds4-cli apart"],
         ask=[
             "(what|why) is (ds4-cli|there a ds4-cli|there ds4-cli)( for| good for|)\\?",
@@ -667,6 +675,7 @@ TOPICS = {
     "about": dict(
         gist="know what DwarfStar is",
         answer="DwarfStar (`ds4`) is an inference engine for DeepSeek V4, written in Rust.",
+        expect="DeepSeek V4|inference engine",
         do=["(understand|learn|know) what (DwarfStar|ds4|this program) (is|does|is for)"],
         ask=[
             "(what|what exactly) (is|is a|does) (DwarfStar|ds4|Dwarf Star|this tool|this program|this software)( do| for| good for| actually| about|)\\?",
