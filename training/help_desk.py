@@ -8,7 +8,7 @@ import topics_files
 import topics_server
 from encoding import mark
 from exchange import Exchange
-from phrasing import CLOSERS, FRAMES, choose, expand, gerund, pseudo_word, vary
+from phrasing import CLOSERS, FRAMES, choose, escaped, expand, gerund, pseudo_word, vary
 
 EXPLAIN_ASK = topics.EXPLAIN_ASK
 EXPLAIN = {**topics.EXPLAIN, **topics_files.EXPLAIN, **topics_server.EXPLAIN}
@@ -31,14 +31,13 @@ def commands(answer):
 
 def pattern(text):
     """A regular expression that finds a command as a whole."""
-    escaped = re.sub(r"([^\w\s])", r"\\\1", text).replace(" ", r"\s+")
-    return escaped + (r"\b" if text[-1].isalnum() else "")
+    return escaped(text).replace(" ", r"\s+") + (r"\b" if text[-1].isalnum() else "")
 
 
 def expected(topic, values):
     """What an answer must hold: the topic's own pattern or one of its commands, and the values given."""
     first = topic.get("expect") or "|".join(pattern(c) for c in commands(topic["answer"])) or "."
-    return {"kind": "all", "patterns": [first] + [re.sub(r"([^\w\s])", r"\\\1", v) for v in values]} if values else {"kind": "regex", "pattern": first}
+    return {"kind": "all", "patterns": [first] + [escaped(v) for v in values]} if values else {"kind": "regex", "pattern": first}
 
 
 def topic_turn(rng, key=None):

@@ -66,6 +66,11 @@ def fill(text, values):
     return _MARK.sub(lambda m: str(values[m[1]]) if m[1] in values else m[0], text)
 
 
+def escaped(text):
+    """A regular expression for just this text, in every dialect."""
+    return re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", text)
+
+
 ONSETS = """b d f g h k l m n p r s t v w z""".split()
 CLUSTERS = """br dr fl gr kl pl sk st tr th sh ch qu j""".split()
 VOWELS = "a e i o u a e i o u ai oo".split()

@@ -3,7 +3,7 @@
 import re
 
 from encoding import dump, mark
-from phrasing import choose, expand, fill, part, pseudo_word
+from phrasing import choose, escaped, expand, fill, part, pseudo_word
 import phrasing
 from tool_catalogue import CATALOGUE
 from values import ADJECTIVES, NOUNS, VERBS, listed, value
@@ -246,7 +246,7 @@ def values_check(*values):
 
 def whole(text):
     edges = [r"\b" if re.match(r"\w", c) else "" for c in (text[0], text[-1])]
-    return edges[0] + re.sub(r"([^\w\s])", r"\\\1", text) + edges[1]
+    return edges[0] + escaped(text) + edges[1]
 
 
 def shown_value(v):
