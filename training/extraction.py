@@ -130,6 +130,7 @@ def extraction_turn(rng):
     sentences = [s for *_, s in rows]
     if rng.random() < 0.35:
         sentences.insert(rng.randrange(len(sentences) + 1), rng.choice(ASIDES))
+    others = []
     if rng.random() < 0.25:
         _, _, others = record(rng, rng.randint(1, 2))
         sentences += [s for *_, s in others]
@@ -145,10 +146,12 @@ def extraction_turn(rng):
             missing.add(key)
     if rng.random() < 0.75:
         asked.insert(0, (name_key, "string", who))
-    text = ""
+    text, values = "", [(k, t, v) for k, t, v, _ in rows + others]
     for i, sentence in enumerate(sentences):
         joint = rng.choice(JOINTS) if i else ""
-        text += joint + (sentence[:1].upper() + sentence[1:] if not joint or joint[0] == "." else sentence)
+        # A value at the start keeps its case: it is copied as it stands.
+        copied = any(isinstance(v, str) and sentence.startswith(v) for _, _, v in values)
+        text += joint + (sentence[:1].upper() + sentence[1:] if not copied and (not joint or joint[0] == ".") else sentence)
     text += "."
     keys = [k for k, *_ in asked]
     pairs = [(k, v) for k, _, v in asked]

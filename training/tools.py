@@ -158,7 +158,8 @@ class Invented(Tool):
             rng.shuffle(pairs)
         text = listed(rng, pairs)
         template = expand(rng, choose(rng, INVENTED))
-        asked = fill(template, {"tool": self.name, "verb": self.verb, "noun": self.noun, "pairs": text, "Pairs": text[:1].upper() + text[1:]})
+        copied = text.startswith(tuple(str(v) for v in arguments.values() if isinstance(v, str)))
+        asked = fill(template, {"tool": self.name, "verb": self.verb, "noun": self.noun, "pairs": text, "Pairs": text if copied else text[:1].upper() + text[1:]})
         return asked, arguments
 
     def say(self, rng, results):
@@ -185,11 +186,12 @@ def offer(rng, count):
     return tools
 
 
-def tidy(rng, text):
+def tidy(rng, text, arguments=()):
     """Casing, politeness and an end, without touching what is copied."""
+    copied = text.startswith(tuple(str(v) for v in arguments if isinstance(v, str)))
     if rng.random() < 0.12:
         text = rng.choice(["please ", "hi, ", "ok, ", "now ", "and ", "hey, ", "next: "]) + text
-    if rng.random() < 0.7 and not text.startswith('"') and not re.match(r"\S*[_/.\d-]", text):
+    if rng.random() < 0.7 and not copied and not text.startswith('"') and not re.match(r"\S*[_/.\d-]", text):
         text = text[:1].upper() + text[1:]
     if rng.random() < 0.5 and text[-1].isalnum():
         text += rng.choice([".", ".", "!", " please", " now"])
@@ -255,7 +257,7 @@ def shown_value(v):
 
 def ask_and_answer(steps, tool, with_result, rng):
     text, arguments = tool.request(rng)
-    steps.user(tidy(rng, text))
+    steps.user(tidy(rng, text, arguments.values()))
     steps.call([(tool.name, arguments)])
     if with_result:
         if rng.random() < 0.12:
@@ -283,7 +285,7 @@ def parallel(steps, tools, with_result, rng):
         results.append(tool.results(rng))
         said.append(tool.say(rng, results[-1]))
     joint = rng.choice(JOIN)
-    steps.user(tidy(rng, joint.join(asked)))
+    steps.user(tidy(rng, joint.join(asked), [v for _, a in calls for v in a.values()]))
     steps.call(calls)
     if with_result:
         steps.results([result_text(rng, r) for r in results])
