@@ -41,6 +41,7 @@ def read_config(reader):
         rope_beta_fast=get("rope.scaling.yarn_beta_fast"),
         rope_beta_slow=get("rope.scaling.yarn_beta_slow"),
         max_position_embeddings=get("context_length"),
+        num_nextn_predict_layers=int(any(t.name == "mtp.0.e_proj.weight" for t in reader.tensors)),
     )
 
 

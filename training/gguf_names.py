@@ -45,11 +45,23 @@ BLOCK = {
     "ffn.shared_experts.w3.weight": "ffn_up_shexp.weight",
     "ffn.shared_experts.w2.weight": "ffn_down_shexp.weight",
 }
+MTP = {
+    "enorm.weight": "enorm.weight",
+    "hnorm.weight": "hnorm.weight",
+    "norm.weight": "norm.weight",
+    "e_proj.weight": "e_proj.weight",
+    "h_proj.weight": "h_proj.weight",
+    "hc_head_fn": "hc_head_fn.weight",
+    "hc_head_base": "hc_head_base.weight",
+    "hc_head_scale": "hc_head_scale.weight",
+}
 
 
 def gguf_name(name):
     """GGUF name of a parameter of `model.Model`."""
     if name in TOP:
         return TOP[name]
-    _, layer, rest = name.split(".", 2)
+    part, layer, rest = name.split(".", 2)
+    if part == "mtp":
+        return f"mtp.{layer}.{MTP.get(rest) or BLOCK[rest]}"
     return f"blk.{layer}.{BLOCK[rest]}"

@@ -4,6 +4,9 @@ Everything here follows the published architecture; the parameter names are thos
 official checkpoint (``layers.N.attn.wq_a.weight`` ...), except that the routed experts of a
 layer are stacked in one tensor (``layers.N.ffn.w1`` is ``[experts, width, hidden]``).
 
+Attention exists twice: with an explicit mask (any device, the readable one) and as block-sparse
+FlexAttention for long rows on a GPU. `Layout` says which token sees which row for both.
+
 Shapes in comments: B batch, T tokens, D hidden, H heads, d head dim, R = 64 rotary dims,
 E experts, I expert width, n compressed rows.
 """
@@ -15,6 +18,9 @@ from dataclasses import asdict, dataclass, field
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from sinkhorn import normalise
 
 
 @dataclass
@@ -54,6 +60,7 @@ class Config:
     hc_eps: float = 1e-6
     rms_norm_eps: float = 1e-6
     max_position_embeddings: int = 16384
+    num_nextn_predict_layers: int = 0
 
     @staticmethod
     def from_dict(source):
@@ -78,7 +85,6 @@ class Config:
             "scoring_func": "sqrtsoftplus",
             "topk_method": "noaux_tc",
             "norm_topk_prob": True,
-            "num_nextn_predict_layers": 0,
             "hidden_act": "silu",
             "attention_bias": False,
             "attention_dropout": 0.0,
@@ -107,7 +113,6 @@ class Config:
 
 
 # ---------------------------------------------------------------- element-wise pieces
-# Plain functions, so that `compile_pieces` can fuse them for a GPU.
 
 
 def rms(x, weight, eps):
@@ -122,12 +127,7 @@ def hc_weights(m, scale, base, n, iters, eps):
     pre = torch.sigmoid(m[..., :n] * scale[0] + base[:n]) + eps
     post = 2 * torch.sigmoid(m[..., n : 2 * n] * scale[1] + base[n : 2 * n])
     comb = (m[..., 2 * n :] * scale[2] + base[2 * n :]).unflatten(-1, (n, n))
-    comb = torch.softmax(comb, -1) + eps
-    comb = comb / (comb.sum(-2, keepdim=True) + eps)
-    for _ in range(iters - 1):
-        comb = comb / (comb.sum(-1, keepdim=True) + eps)
-        comb = comb / (comb.sum(-2, keepdim=True) + eps)
-    return pre, post, comb
+    return pre, post, normalise(torch.softmax(comb, -1) + eps, iters, eps)
 
 
 def hc_read(streams, pre):
@@ -139,6 +139,13 @@ def hc_write(streams, y, post, comb):
     """S'[k] = post[k] * y + sum_j comb[j][k] * S[j]."""
     mixed = (comb.unsqueeze(-1) * streams.unsqueeze(-2)).sum(-3)
     return mixed + post.unsqueeze(-1) * y.unsqueeze(-2)
+
+
+def hc_project(streams, fn, eps):
+    """fn @ (flattened streams, normalised to unit mean square), in f32."""
+    flat = streams.flatten(-2)
+    with torch.autocast(flat.device.type, enabled=False):
+        return F.linear(flat, fn) * torch.rsqrt(flat.square().mean(-1, keepdim=True) + eps)
 
 
 def rope(x, cos, sin):
@@ -172,13 +179,108 @@ def fp8_simulate(x, r):
     return torch.cat([x[..., :-r] + (rounded - x[..., :-r]).detach(), x[..., -r:]], -1)
 
 
-def compile_pieces():
-    """Fuse the element-wise pieces that gain most with torch.compile (worth it on a GPU only)."""
-    for name in ["hc_weights", "hc_read", "hc_write", "swiglu", "sink_softmax"]:
-        globals()[name] = torch.compile(globals()[name], dynamic=True)
+def work_type(x):
+    """The type of matrix products: bf16 under autocast, else f32."""
+    return torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else torch.float32
 
 
-# ---------------------------------------------------------------- modules
+# ---------------------------------------------------------------- who sees whom
+
+BLOCK = 128  # tokens and rows of one block of the sparse masks
+
+
+class Layout:
+    """Conversations packed into rows of T tokens: positions, rotations, visibility.
+
+    `starts` [T] holds, for every token, where its conversation begins. One of BLOCK tokens or more
+    begins at a multiple of 128, a shorter one at a multiple of 4 and inside one block: so no
+    compressed row that anyone sees mixes two conversations. None: one conversation.
+
+    `sparse` selects the indexer's top rows only; otherwise all visible rows are attended (the dense
+    first part of the training). `samples` are the query positions at which the indexer's loss is taken.
+    """
+
+    def __init__(self, cfg, length, device, starts=None, flex=False, sparse=True, samples=None):
+        self.cfg, self.length, self.sparse, self.samples = cfg, length, sparse, samples
+        here = torch.arange(length, device=device)
+        self.starts = torch.zeros_like(here) if starts is None else starts.to(device)
+        self.packed = starts is not None
+        positions = here - self.starts
+        self.tables = {0: rope_tables(cfg, 0, positions), 4: rope_tables(cfg, 4, positions)}
+        # Rows of ratio 4 that begin a conversation have no previous window.
+        heads = here[: length // 4 * 4 : 4]
+        self.fresh = self.starts[heads] == heads
+        self.masks = {}
+        if flex:
+            ratios = sorted(set(cfg.compress_ratios))
+            self.blocks = {ratio: self.block_table(ratio) for ratio in ratios}
+            self.masks = {ratio: self.block_mask(ratio) for ratio in ratios}
+
+    def table(self, ratio):
+        """cos and sin [T, 32] of a layer."""
+        return self.tables[4 if ratio else 0]
+
+    def sees(self, ratio):
+        """mask_mod(b, h, q, k): the window for k < T, then compressed rows."""
+        length, window, starts = self.length, self.cfg.sliding_window, self.starts
+
+        def near(b, h, q, k):
+            return (k <= q) & (q - k < window) & (k >= starts[q])
+
+        def both(b, h, q, k):
+            w = k - length
+            # Row w is visible to the very token that completes it.
+            far = (w < (q + 1) // ratio) & (w * ratio >= starts[q])
+            inside = k < length
+            return (inside & (k <= q) & (q - k < window) & (k >= starts[q])) | (~inside & far)
+
+        return both if ratio else near
+
+    def dense(self, ratio):
+        """[T, T + n] bool."""
+        rows = self.length + (self.length // ratio if ratio else 0)
+        q = torch.arange(self.length, device=self.starts.device)[:, None]
+        return self.sees(ratio)(None, None, q, torch.arange(rows, device=q.device))
+
+    def block_table(self, ratio):
+        """(partly, fully seen) [T / 128, rows / 128] bool."""
+        i = torch.arange(self.length // BLOCK, device=self.starts.device)[:, None]
+        first = self.starts[::BLOCK][:, None]
+        begin = first // BLOCK
+        j = i.T
+        partly = (j <= i) & (j >= i - 1) & (j >= begin)
+        fully = torch.zeros_like(partly)
+        if ratio:
+            whole = self.starts[BLOCK - 1 :: BLOCK][:, None] == first
+            j = torch.arange(self.length // ratio // BLOCK, device=i.device)
+            some = (ratio * j <= i) & (ratio * (j + 1) > begin)
+            full = (ratio * (j + 1) <= i) & (ratio * j * BLOCK >= first) & whole
+            partly = torch.cat([partly, some & ~full], -1)
+            fully = torch.cat([fully, full], -1)
+        return partly, fully
+
+    def block_mask(self, ratio, chosen=None):
+        """The FlexAttention mask; with `chosen` [T, rows of the longest conversation] of the selected rows only."""
+        def ordered(table):
+            count = table.sum(-1, dtype=torch.int32)
+            order = torch.argsort(table.to(torch.uint8), dim=-1, descending=True, stable=True).to(torch.int32)
+            return count[None, None].contiguous(), order[None, None].contiguous()
+
+        partly, fully = self.blocks[ratio]
+        sees = self.sees(ratio)
+        if chosen is not None:
+            partly, fully = partly | fully, torch.zeros_like(fully)
+            length, starts, visible = self.length, self.starts, sees
+
+            def selected(b, h, q, k):
+                w = (k - length - starts[q] // ratio).clamp(0, chosen.shape[1] - 1)
+                return visible(b, h, q, k) & ((k < length) | chosen[q, w])
+
+            sees = selected
+        return BlockMask.from_kv_blocks(
+            *ordered(partly), *ordered(fully), BLOCK_SIZE=BLOCK, mask_mod=sees,
+            seq_lengths=(self.length, self.length + (self.length // ratio if ratio else 0)),
+        )
 
 
 def rope_tables(cfg, ratio, positions):
@@ -201,6 +303,12 @@ def rope_tables(cfg, ratio, positions):
         freq = base / cfg.rope_factor * ramp + base * (1 - ramp)
     angle = positions.double().unsqueeze(-1) * freq
     return angle.cos().float(), angle.sin().float()
+
+
+# Compiled on first use; inside a compiled block it becomes part of that.
+attend = torch.compile(flex_attention, dynamic=False)
+
+# ---------------------------------------------------------------- modules
 
 
 def linear(inputs, outputs):
@@ -227,14 +335,13 @@ class Compressor(nn.Module):
         super().__init__()
         self.ratio, self.dim = ratio, dim
         self.coff = 2 if ratio == 4 else 1
-        self.rope_dims = cfg.qk_rope_head_dim
         self.wkv = linear(cfg.hidden_size, self.coff * dim)
         self.wgate = linear(cfg.hidden_size, self.coff * dim)
         self.ape = nn.Parameter(torch.randn(ratio, self.coff * dim) * 0.02)
         self.norm = Norm(dim, cfg.rms_norm_eps)
 
-    def forward(self, a, cos, sin):
-        """a [B,T,D], cos/sin at the rows' positions -> rows [B, T // ratio, dim]."""
+    def forward(self, a, cos, sin, fresh):
+        """a [B,T,D], cos/sin at the rows' positions, fresh [n] -> rows [B, T // ratio, dim]."""
         n = a.shape[1] // self.ratio
         a = a[:, : n * self.ratio]
         c = self.wkv(a).float().unflatten(1, (n, self.ratio))
@@ -243,7 +350,8 @@ class Compressor(nn.Module):
             d = self.dim
             # The first half of the channels is a token's contribution to the next row.
             previous_c = F.pad(c[:, :-1, :, :d], (0, 0, 0, 0, 1, 0))
-            previous_z = F.pad(z[:, :-1, :, :d], (0, 0, 0, 0, 1, 0), value=float("-inf"))
+            previous_z = F.pad(z[:, :-1, :, :d], (0, 0, 0, 0, 1, 0))
+            previous_z = previous_z.masked_fill(fresh.view(1, -1, 1, 1), float("-inf"))
             c = torch.cat([previous_c, c[..., d:]], 2)
             z = torch.cat([previous_z, z[..., d:]], 2)
         pooled = (torch.softmax(z, 2) * c).sum(2)
@@ -260,15 +368,18 @@ class Indexer(nn.Module):
         self.weights_proj = linear(cfg.hidden_size, self.heads)
         self.compressor = Compressor(cfg, ratio, self.dim)
 
-    def forward(self, a, qr, cos, sin, row_cos, row_sin):
-        """-> scores [B, T, n] in f32."""
-        keys = self.compressor(a, row_cos, row_sin)
+    def queries(self, a, qr, cos, sin):
+        """-> q [B,T,heads,dim], weight [B,T,heads]."""
         q = self.wq_b(qr).float().unflatten(-1, (self.heads, self.dim))
-        q = rope(q, cos.unsqueeze(1), sin.unsqueeze(1))
         weight = self.weights_proj(a).float() * (self.dim * self.heads) ** -0.5
-        with torch.autocast(a.device.type, enabled=False):
-            dots = torch.relu(torch.einsum("bthd,bnd->bthn", q, keys))
-            return torch.einsum("bthn,bth->btn", dots, weight)
+        return rope(q, cos.unsqueeze(1), sin.unsqueeze(1)), weight
+
+    @staticmethod
+    def scores(q, weight, keys):
+        """q [B,T,heads,dim], keys [B,n,dim] -> [B,T,n] in f32."""
+        work = work_type(q)
+        dots = torch.einsum("bthd,bnd->bthn", q.to(work), keys.to(work))
+        return torch.einsum("bthn,bth->btn", torch.relu(dots).float(), weight)
 
 
 class Attention(nn.Module):
@@ -289,54 +400,109 @@ class Attention(nn.Module):
         if self.ratio == 4:
             self.indexer = Indexer(cfg, self.ratio)
 
-    def forward(self, a, tables, qat, trace):
+    def forward(self, a, layout, qat, trace):
         cfg = self.cfg
-        B, T, _ = a.shape
+        T = a.shape[1]
         H, d = cfg.num_attention_heads, cfg.head_dim
-        cos, sin = tables["compressed" if self.ratio else "window"]
+        cos, sin = layout.table(self.ratio)
         qr = self.q_norm(self.wq_a(a))
         q = rms(self.wq_b(qr).unflatten(-1, (H, d)), None, cfg.rms_norm_eps)
         q = rope(q, cos.unsqueeze(1), sin.unsqueeze(1))
         rows = rope(self.kv_norm(self.wkv(a)), cos, sin)
-        t = torch.arange(T, device=a.device)
-        mask = (t[:, None] >= t) & (t[:, None] - t < cfg.sliding_window)  # [T, T]
-        mask = mask.unsqueeze(0)
         n = T // self.ratio if self.ratio else 0
-        index_scores = None
+        index = None
         if n:
             row_cos, row_sin = cos[: n * self.ratio : self.ratio], sin[: n * self.ratio : self.ratio]
-            pooled = self.compressor(a, row_cos, row_sin)
-            rows = torch.cat([rows, pooled], 1)
-            # Row w is visible to the very token that completes it.
-            visible = (torch.arange(n, device=a.device) < ((t + 1) // self.ratio)[:, None]).unsqueeze(0)
-            chosen = visible
-            if self.ratio == 4 and (self.training or trace is not None or n > cfg.index_topk):
+            rows = torch.cat([rows, self.compressor(a, row_cos, row_sin, layout.fresh)], 1)
+            if self.ratio == 4 and (self.training or layout.sparse):
                 # The indexer learns from its own loss only.
-                index_scores = self.indexer(a.detach(), qr.detach(), cos, sin, row_cos, row_sin)
-                index_scores = index_scores.masked_fill(~visible, float("-inf"))
-                if n > cfg.index_topk:
-                    top = index_scores.detach().topk(cfg.index_topk, -1).indices
-                    chosen = torch.zeros_like(index_scores, dtype=torch.bool).scatter_(-1, top, True) & visible
-            mask = torch.cat([mask.expand(chosen.shape[0], -1, -1), chosen], -1)
+                x = a.detach()
+                index = *self.indexer.queries(x, qr.detach(), cos, sin), self.indexer.compressor(x, row_cos, row_sin, layout.fresh)
         if qat:
             rows = fp8_simulate(rows, cfg.qk_rope_head_dim)
-        work = torch.bfloat16 if torch.is_autocast_enabled(a.device.type) else torch.float32
-        keys = rows.to(work)
-        scores = torch.einsum("bthd,bkd->bhtk", q.to(work), keys) * d**-0.5
-        p = sink_softmax(scores, mask.unsqueeze(1), self.attn_sink)
-        o = torch.einsum("bhtk,bkd->bthd", p.to(work), keys).float()
-        o = rope(o, cos.unsqueeze(1), -sin.unsqueeze(1))
+        work = work_type(a)
+        q, keys = q.to(work), rows.to(work)
+        if layout.masks:
+            o, loss = self.blocks(q, keys, layout, index)
+        else:
+            o, loss = self.plain(q, keys, layout, index, trace)
+        o = rope(o.float(), cos.unsqueeze(1), -sin.unsqueeze(1))
         # Group-major low-rank output projection.
         groups = o.flatten(2).unflatten(-1, (cfg.o_groups, -1))
         wo_a = self.wo_a.weight.unflatten(0, (cfg.o_groups, -1))
         u = torch.einsum("btgi,goi->btgo", groups.to(work), wo_a.to(work)).flatten(2)
-        loss = None
-        if index_scores is not None and self.training:
-            loss = index_loss(index_scores, p[..., T:].detach(), chosen)
         if trace is not None:
             trace["rows"] = rows[:, T:]
-            trace["index_scores"] = index_scores
         return self.wo_b(u), loss
+
+    def plain(self, q, keys, layout, index, trace):
+        """q [B,T,H,d], keys [B,K,d] -> o [B,T,H,d], the indexer's loss; materialises [B,H,T,K]."""
+        cfg, T = self.cfg, q.shape[1]
+        mask = layout.dense(self.ratio).unsqueeze(0)
+        scores = None
+        if index is not None:
+            visible = mask[..., T:]
+            scores = self.indexer.scores(*index).masked_fill(~visible, float("-inf"))
+            if trace is not None:
+                trace["index_scores"] = scores
+            if layout.sparse and scores.shape[-1] > cfg.index_topk:
+                top = scores.detach().topk(cfg.index_topk, -1).indices
+                chosen = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, top, True) & visible
+                mask = torch.cat([mask[..., :T].expand(chosen.shape[0], -1, -1), chosen], -1)
+        p = sink_softmax(torch.einsum("bthd,bkd->bhtk", q, keys) * cfg.head_dim**-0.5, mask.unsqueeze(1), self.attn_sink)
+        loss = None
+        if scores is not None and self.training:
+            loss = index_loss(scores, p[..., T:].detach(), mask[..., T:])
+        return torch.einsum("bhtk,bkd->bthd", p.to(keys.dtype), keys), loss
+
+    def blocks(self, q, keys, layout, index):
+        """As `plain`, for one packed row, block by block; no selection but `layout.sparse`'s."""
+        cfg, T = self.cfg, q.shape[1]
+        mask = layout.masks[self.ratio]
+        if index is not None and layout.sparse:
+            selected = select(layout, index, self.ratio)
+            mask = mask if selected is None else selected
+        turned, kv = q.transpose(1, 2), keys.unsqueeze(1)
+        o, lse = attend(turned, kv, kv, block_mask=mask, scale=cfg.head_dim**-0.5, enable_gqa=True, return_lse=True)
+        # The sink takes part in the sum of exponentials and has no value.
+        o = o * torch.sigmoid(lse - self.attn_sink.view(1, -1, 1)).unsqueeze(-1).to(o.dtype)
+        loss = None
+        if index is not None and self.training and layout.samples is not None:
+            at = layout.samples
+            w = torch.arange(keys.shape[1] - T, device=q.device)
+            t = at[:, None]
+            visible = ((w < (t + 1) // self.ratio) & (w * self.ratio >= layout.starts[at][:, None])).unsqueeze(0)
+            with torch.no_grad():
+                total = torch.logaddexp(lse[..., at].float(), self.attn_sink.view(1, -1, 1)).unsqueeze(-1)
+                s = torch.einsum("bhsd,bkd->bhsk", turned[:, :, at], keys[:, T:]).float() * cfg.head_dim**-0.5
+                p = torch.exp(s - total).masked_fill(~visible.unsqueeze(1), 0)
+            scores = self.indexer.scores(index[0][:, at], index[1][:, at], index[2])
+            loss = index_loss(scores.masked_fill(~visible, float("-inf")), p, visible)
+        return o.transpose(1, 2), loss
+
+
+@torch.compiler.disable
+@torch.no_grad()
+def select(layout, index, ratio):
+    """The block mask of the indexer's top rows, or None where every conversation has few rows."""
+    top = layout.cfg.index_topk
+    starts = layout.starts
+    begins = torch.nonzero(starts == torch.arange(len(starts), device=starts.device))[:, 0].tolist() + [len(starts)]
+    long = [(a, b) for a, b in zip(begins, begins[1:]) if (b - a) // ratio > top]
+    if not long:
+        return None
+    q, weight, keys = index
+    most = max(b - a for a, b in long) // ratio
+    chosen = torch.ones(len(starts), most, dtype=torch.bool, device=starts.device)
+    for a, b in long:
+        own = keys[:, a // ratio : b // ratio]
+        n = own.shape[1]
+        for at in range(a + top * ratio, b, 2048):
+            t = torch.arange(at, min(at + 2048, b), device=starts.device)
+            scores = Indexer.scores(q[:, t], weight[:, t], own)[0]
+            scores = scores.masked_fill(torch.arange(n, device=t.device) >= ((t - a + 1) // ratio)[:, None], float("-inf"))
+            chosen[t, :n] = scores >= scores.topk(top, -1).values[:, -1:]
+    return layout.block_mask(ratio, chosen)
 
 
 def index_loss(scores, p, chosen):
@@ -387,7 +553,7 @@ class MoE(nn.Module):
         picked = scores.gather(-1, chosen)
         picked = picked / picked.sum(-1, keepdim=True) * cfg.routed_scaling_factor
         weight = torch.zeros_like(scores).scatter(-1, chosen, picked)
-        work = torch.bfloat16 if torch.is_autocast_enabled(b.device.type) else torch.float32
+        work = work_type(b)
         x = b.to(work)
         g = F.linear(x, self.w1.flatten(0, 1).to(work)).unflatten(-1, (cfg.n_routed_experts, -1))
         u = F.linear(x, self.w3.flatten(0, 1).to(work)).unflatten(-1, (cfg.n_routed_experts, -1))
@@ -417,11 +583,8 @@ class Block(nn.Module):
         self.ffn = MoE(cfg, layer)
 
     def control(self, streams, name):
-        flat = rms(streams.flatten(-2), None, self.cfg.rms_norm_eps)
-        with torch.autocast(flat.device.type, enabled=False):
-            m = F.linear(flat, getattr(self, f"hc_{name}_fn"))
         return hc_weights(
-            m,
+            hc_project(streams, getattr(self, f"hc_{name}_fn"), self.cfg.rms_norm_eps),
             getattr(self, f"hc_{name}_scale"),
             getattr(self, f"hc_{name}_base"),
             self.cfg.hc_mult,
@@ -429,29 +592,62 @@ class Block(nn.Module):
             self.cfg.hc_eps,
         )
 
-    def forward(self, streams, tokens, tables, qat, trace):
+    def forward(self, streams, tokens, layout, qat, trace):
         pre, post, comb = self.control(streams, "attn")
-        y, loss = self.attn(self.attn_norm(hc_read(streams, pre)), tables, qat, trace)
+        y, loss = self.attn(self.attn_norm(hc_read(streams, pre)), layout, qat, trace)
         streams = hc_write(streams, y.float(), post, comb)
         pre, post, comb = self.control(streams, "ffn")
         y, chosen, scores = self.ffn(self.ffn_norm(hc_read(streams, pre)), tokens, trace)
         return hc_write(streams, y, post, comb), loss, chosen, scores
 
 
-class Model(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.cfg = cfg
+class HyperHead:
+    """What a model and an MTP block have in common: reading one row out of the streams."""
+
+    def add_head(self, cfg):
         n, D = cfg.hc_mult, cfg.hidden_size
-        self.embed = nn.Embedding(cfg.vocab_size, D)
-        nn.init.normal_(self.embed.weight, std=0.5)
-        self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.num_hidden_layers))
         self.norm = Norm(D, cfg.rms_norm_eps)
-        self.head = linear(D, cfg.vocab_size)
-        nn.init.normal_(self.head.weight, std=0.5 * D**-0.5)
         self.hc_head_fn = nn.Parameter(torch.randn(n, n * D) * 0.3 * (n * D) ** -0.5)
         self.hc_head_base = nn.Parameter(torch.zeros(n))
         self.hc_head_scale = nn.Parameter(torch.ones(1))
+
+    def read(self, streams):
+        """streams [B,T,n,D] -> hidden [B,T,D] before the vocabulary."""
+        m = hc_project(streams, self.hc_head_fn, self.cfg.rms_norm_eps)
+        pre = torch.sigmoid(m * self.hc_head_scale + self.hc_head_base) + self.cfg.hc_eps
+        return self.norm(hc_read(streams, pre))
+
+
+class MultiToken(Block, HyperHead):
+    """The MTP block: from the streams at t and the token at t + 1, the token at t + 2."""
+
+    def __init__(self, cfg):
+        super().__init__(cfg, cfg.num_hidden_layers)
+        D = cfg.hidden_size
+        self.enorm, self.hnorm = Norm(D, cfg.rms_norm_eps), Norm(D, cfg.rms_norm_eps)
+        self.e_proj, self.h_proj = linear(D, D), linear(D, D)
+        self.add_head(cfg)
+
+    def forward(self, streams, embedded, tokens, layout, qat):
+        """streams [B,T,n,D] of the main model, embedded [B,T,D] and tokens [B,T] of the next tokens."""
+        u = self.e_proj(self.enorm(embedded)).unsqueeze(-2).float()
+        streams = u + self.h_proj(self.hnorm(streams)).float()
+        streams, _, chosen, scores = super().forward(streams, tokens, layout, qat, None)
+        return self.read(streams), chosen, scores
+
+
+class Model(nn.Module, HyperHead):
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        D = cfg.hidden_size
+        self.embed = nn.Embedding(cfg.vocab_size, D)
+        nn.init.normal_(self.embed.weight, std=0.5)
+        self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.num_hidden_layers))
+        self.head = linear(D, cfg.vocab_size)
+        nn.init.normal_(self.head.weight, std=0.5 * D**-0.5)
+        self.add_head(cfg)
+        self.mtp = nn.ModuleList(MultiToken(cfg) for _ in range(cfg.num_nextn_predict_layers))
 
     def seed_hash_routes(self, seed):
         """Random tid2eid tables: different experts per token, evenly used."""
@@ -462,34 +658,35 @@ class Model(nn.Module):
                 order = torch.rand(table.shape[0], self.cfg.n_routed_experts, generator=generator).argsort(-1)
                 table.copy_(order[:, : table.shape[1]])
 
-    def forward(self, tokens, qat=False, trace=None):
+    def forward(self, tokens, layout=None, qat=False, trace=None, ahead=False):
         """tokens [B,T] -> hidden [B,T,D] before the head, auxiliary values.
 
-        `trace`, a list, collects one dict per layer (rows, routes, streams) for tests.
+        `trace`, a list, collects one dict per layer (rows, routes, streams) for tests. With `ahead`
+        the auxiliary values hold the MTP block's hidden rows: row t predicts token t + 2.
         """
-        cfg = self.cfg
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        tables = {"window": rope_tables(cfg, 0, positions), "compressed": rope_tables(cfg, 4, positions)}
-        streams = self.embed(tokens).float().unsqueeze(-2).expand(-1, -1, cfg.hc_mult, -1)
+        if layout is None:
+            layout = Layout(self.cfg, tokens.shape[1], tokens.device)
+        streams = self.embed(tokens).float().unsqueeze(-2).expand(-1, -1, self.cfg.hc_mult, -1)
         aux = {"index_loss": [], "routes": []}
         for layer in self.layers:
             notes = None if trace is None else {}
-            streams, loss, chosen, scores = layer(streams, tokens, tables, qat, notes)
+            streams, loss, chosen, scores = layer(streams, tokens, layout, qat, notes)
             if loss is not None:
                 aux["index_loss"].append(loss)
             aux["routes"].append((layer.ffn.gate, chosen, scores))
             if trace is not None:
                 notes["streams"] = streams
                 trace.append(notes)
-        flat = rms(streams.flatten(-2), None, cfg.rms_norm_eps)
-        with torch.autocast(flat.device.type, enabled=False):
-            m = F.linear(flat, self.hc_head_fn)
-        pre = torch.sigmoid(m * self.hc_head_scale + self.hc_head_base) + cfg.hc_eps
-        return self.norm(hc_read(streams, pre)), aux
+        if ahead:
+            following = tokens.roll(-1, 1)
+            (block,) = self.mtp
+            aux["ahead"], chosen, scores = block(streams, self.embed(following).float(), following, layout, qat)
+            aux["routes"].append((block.ffn.gate, chosen, scores))
+        return self.read(streams), aux
 
     def logits(self, tokens, qat=False, trace=None):
         """tokens [B,T] -> logits [B,T,V] in f32."""
-        return self.head(self.forward(tokens, qat, trace)[0]).float()
+        return self.head(self.forward(tokens, qat=qat, trace=trace)[0]).float()
 
 
 def load_config(path):

@@ -1,86 +1,77 @@
 """Train nano on freshly generated conversations; resumable.
 
 usage: python train.py --out DIR [--tokenizer tokenizer.json] [--steps N] [--max-seconds S]
-                       [--batch-tokens N] [--device cpu|cuda] [--workers N] [--compile]
-                       [--init DIR --focus]
+                       [--stop-after S] [--row-tokens N] [--device cpu|cuda] [--workers N]
+                       [--init DIR] [--curriculum NAME]
+
+The schedule ends after --steps or --max-seconds, whichever comes first. --stop-after ends this
+call earlier, with a checkpoint; the same command then goes on.
 """
 
 import argparse
 import json
 import math
 import os
+import random
 import time
-from multiprocessing import get_context
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-import data
+import feed
 import model as nano
 from export import export, load_official
+from muon import Muon
 
-BUCKETS = [48, 96, 192, 384, 1024]
-SHARD = 4000  # conversations in one unit of generation
-PAD = 2
+# Until which part of the schedule which share of the rows comes from which stage.
+CURRICULA = {
+    "full": [
+        (0.06, {"drill": 0.5, "short": 0.5}),
+        (0.35, {"drill": 0.1, "short": 0.9}),
+        (0.55, {"drill_long": 0.08, "long": 0.22, "short": 0.7}),
+        (0.85, {"drill_long": 0.05, "long": 0.4, "short": 0.55}),
+        (1.01, {"long": 0.45, "focus": 0.55}),
+    ],
+    "short": [(0.1, {"drill": 0.3, "short": 0.7}), (1.01, {"short": 1.0})],
+    "drill": [(1.01, {"drill": 1.0})],
+    "focus": [(1.01, {"long": 0.4, "focus": 0.6})],
+}
 
-_tokenizers = None
+
+def stage_of(curriculum, progress, seed, step):
+    shares = next(shares for until, shares in CURRICULA[curriculum] if progress < until)
+    return random.Random(f"{seed}/{step}").choices(list(shares), list(shares.values()))[0]
 
 
-def make_shard(job):
-    """-> one list of (ids, flags) per bucket; depends on the seed and index alone."""
-    global _tokenizers
-    path, seed, index, data.FOCUS = job
-    if _tokenizers is None:
-        from tokenizers import Tokenizer
+def rate_at(progress, step, warmup, decay_from):
+    """Warm-up, constant, then straight down to 2%."""
+    down = 1 - 0.98 * max(0.0, progress - decay_from) / (1 - decay_from)
+    return min(1.0, (step + 1) / warmup) * down
 
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        _tokenizers = Tokenizer.from_file(path), Tokenizer.from_file(path)
-        # BPE dropout on some conversations: unseen words are met in small pieces.
-        _tokenizers[1].model.dropout = 0.1
-    out = [[] for _ in BUCKETS]
-    talks = data.generate(f"{seed}/{index}", SHARD, data.excluded_questions())
-    for i, talk in enumerate(talks):
-        if i % 7 == 0:  # the answer must stay in whole tokens: dropout on the user's text only
-            ids, flags = [], []
-            for text, ours in data.pieces(talk):
-                part = _tokenizers[0 if ours else 1].encode(text, add_special_tokens=False).ids
-                ids, flags = ids + part, flags + [int(ours)] * len(part)
+
+def token_losses(hidden, weight, target):
+    """Cross-entropy of each row, [T]."""
+    return F.cross_entropy(F.linear(hidden, weight).float(), target, reduction="none")
+
+
+def optimizers(model, lr, device):
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    matrices, groups, tables, rest = [], {}, [], []
+    for name, p in model.named_parameters():
+        if name in ("embed.weight", "head.weight"):
+            tables.append(p)
+        elif p.ndim < 2 or any(part in name for part in ("hc_", ".ape", "gate.weight", "weights_proj")):
+            rest.append(p)
         else:
-            ids, flags = data.encode(_tokenizers[0], talk)
-        ids, flags = ids[: BUCKETS[-1]], flags[: BUCKETS[-1]]
-        bucket = next(b for b, size in enumerate(BUCKETS) if len(ids) <= size)
-        out[bucket].append((np.array(ids, dtype=np.int16), np.array(flags, dtype=np.int8)))
-    return out
-
-
-def batches(path, seed, first_shard, budget, workers, focus):
-    """Yields (next shard, tokens [B,T] int64, flags [B,T], -1 where padded), in a reproducible order."""
-    waiting = [[] for _ in BUCKETS]
-    rng = np.random.default_rng([seed, first_shard])
-    # Daemon processes, ended with this block: none outlives the training.
-    with get_context("spawn").Pool(workers) as pool:
-        index = first_shard
-        jobs = []
-        while True:
-            while len(jobs) < 3 * workers:
-                jobs.append(pool.apply_async(make_shard, ((path, seed, index + len(jobs), focus),)))
-            shard = jobs.pop(0).get()
-            index += 1
-            ready = []
-            for b, items in enumerate(shard):
-                waiting[b] += items
-                rows = max(1, budget // BUCKETS[b])
-                while len(waiting[b]) >= rows:
-                    ready.append((b, waiting[b][:rows]))
-                    waiting[b] = waiting[b][rows:]
-            rng.shuffle(ready)
-            for b, items in ready:
-                tokens = np.full((len(items), BUCKETS[b]), PAD, dtype=np.int64)
-                flags = np.full((len(items), BUCKETS[b]), -1, dtype=np.int64)
-                for row, (ids, flag) in enumerate(items):
-                    tokens[row, : len(ids)], flags[row, : len(ids)] = ids, flag
-                yield index, tokens, flags
+            matrices.append(p)
+            if "wo_a" in name:
+                groups[p] = model.cfg.o_groups
+    adam = torch.optim.AdamW(
+        [{"params": tables, "weight_decay": 0.01, "lr": lr * 0.75}, {"params": rest, "weight_decay": 0.0, "lr": lr * 0.75}],
+        betas=(0.9, 0.95), fused=device == "cuda",
+    )
+    return [adam, Muon(matrices, lr, groups)]
 
 
 def main():
@@ -89,112 +80,157 @@ def main():
     parser.add_argument("--tokenizer", default="work/tokenizer/tokenizer.json")
     parser.add_argument("--config", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "config.json"))
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--max-seconds", type=float, default=1e9, help="finish the schedule early after this time")
-    parser.add_argument("--batch-tokens", type=int, default=32768)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--max-seconds", type=float, default=1e9, help="length of the schedule, all calls together")
+    parser.add_argument("--stop-after", type=float, default=1e9, help="end this call after so many seconds, with a checkpoint")
+    parser.add_argument("--row-tokens", type=int, default=65536, help="tokens of a step; on a GPU a multiple of 16384")
+    parser.add_argument("--longest", type=int, default=16384, help="longer conversations are left out")
+    parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--init", help="start from an exported folder, with a fresh optimizer")
-    parser.add_argument("--focus", action="store_true", help="second stage: more sums, recall and unknown subjects")
-    parser.add_argument("--warmup", type=int, default=300)
-    parser.add_argument("--fp8-from", type=float, default=0.6, help="part of the schedule after which KV rows are rounded to FP8")
+    parser.add_argument("--curriculum", default="full", choices=CURRICULA)
+    parser.add_argument("--warmup", type=int, default=150)
+    parser.add_argument("--decay-from", type=float, default=0.6)
+    parser.add_argument("--fp8-from", type=float, default=0.7, help="part of the schedule after which KV rows are rounded to FP8")
+    parser.add_argument("--sparse-from", type=float, default=2, help="part of the schedule after which only the indexer's rows are attended")
     parser.add_argument("--rest-weight", type=float, default=0.05, help="loss weight of tokens that are not the assistant's")
+    parser.add_argument("--mtp-weight", type=float, default=0.3)
+    parser.add_argument("--report", type=int, default=0, help="steps between two lines of the log")
     args = parser.parse_args()
     os.makedirs(args.out, exist_ok=True)
+    cuda = args.device == "cuda"
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("high")
     cfg = nano.load_config(args.config)
     model = nano.Model(cfg)
     model.seed_hash_routes(args.seed)
-    model = model.to(args.device).train()
     if args.init:
         model.load_state_dict(load_official(args.init).state_dict())
-    decay = [p for n, p in model.named_parameters() if p.ndim >= 2 and "hc_" not in n and "ape" not in n]
-    plain = [p for n, p in model.named_parameters() if not (p.ndim >= 2 and "hc_" not in n and "ape" not in n)]
+    model = model.to(args.device).train()
     print(f"{sum(p.numel() for p in model.parameters())} parameters on {args.device}", flush=True)
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.lr, betas=(0.9, 0.95), fused=args.device == "cuda",
-    )
-    step, shard, seen, progress = 0, 0, 0, 0.0
+    tools = optimizers(model, args.lr, args.device)
+    for tool in tools:
+        for group in tool.param_groups:
+            group["base"] = group["lr"]
+    losses = token_losses
+    step, seen, spent, taken = 0, 0, 0.0, {}
     checkpoint = os.path.join(args.out, "checkpoint.pt")
     if os.path.exists(checkpoint):
         saved = torch.load(checkpoint, map_location=args.device)
         model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        step, shard, seen = saved["step"], saved["shard"], saved["seen"]
-        print(f"resumed at step {step}", flush=True)
+        for tool, state in zip(tools, saved["optimizers"]):
+            tool.load_state_dict(state)
+        step, seen, spent, taken = saved["step"], saved["seen"], saved["spent"], saved["taken"]
+        print(f"resumed at step {step} after {spent:.0f} s", flush=True)
 
     def save():
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "shard": shard, "seen": seen}
+        state = {
+            "model": model.state_dict(), "optimizers": [tool.state_dict() for tool in tools],
+            "step": step, "seen": seen, "spent": spent + time.time() - started, "taken": source.taken,
+        }
         torch.save(state, checkpoint + ".new")
         os.replace(checkpoint + ".new", checkpoint)
 
-    if args.compile:
+    if cuda:
         torch._dynamo.config.cache_size_limit = 64
-        nano.compile_pieces()
+        for block in [*model.layers, *model.mtp]:
+            block.compile(dynamic=False)
+        losses = torch.compile(token_losses, dynamic=False)
+    # Flags -1: nothing, 0: not the assistant's, 1: the assistant's, 2: decisive, 3: not the assistant's, in a long text.
+    weights = torch.tensor([args.rest_weight, 1.0, 1.5, args.rest_weight / 10, 0.0], device=args.device)
     started = reported = last_save = time.time()
     first_step = step
     window, log = [], open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8")
-    source = batches(args.tokenizer, args.seed, shard, args.batch_tokens, args.workers, args.focus)
-    while progress < 1:
-        shard, tokens, flags = next(source)
-        elapsed = time.time() - started
-        progress = min(1.0, max(step / args.steps, elapsed / args.max_seconds))
-        rate = min(1.0, (step + 1) / args.warmup) * max(0.0, 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = args.lr * (0.01 + rate)
-        tokens = torch.from_numpy(tokens).to(args.device, non_blocking=True)
-        flags = torch.from_numpy(flags).to(args.device, non_blocking=True)
-        with torch.autocast(args.device, dtype=torch.bfloat16, enabled=args.device == "cuda"):
-            # FP8 rows are what the engine stores: learn with them in the last part.
-            hidden, aux = model(tokens, qat=progress >= args.fp8_from)
-            logits = model.head(hidden[:, :-1])
-        target, kind = tokens[:, 1:], flags[:, 1:]
-        each = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), reduction="none").view_as(target)
-        weight = (kind == 1).float() + args.rest_weight * (kind == 0).float()
-        main_loss = (each * weight).sum() / weight.sum()
-        index = sum(aux["index_loss"]) if aux["index_loss"] else torch.zeros((), device=args.device)
-        (main_loss + 0.3 * index).backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            real = (flags >= 0).unsqueeze(-1)
-            spread = []
-            for gate, chosen, _ in aux["routes"]:
-                if not gate.hashed:
-                    used = F.one_hot(chosen, cfg.n_routed_experts).sum(-2) * real
-                    load = used.sum((0, 1)).float()
-                    gate.bias += 2e-3 * (0.05 + rate) * torch.sign(load.mean() - load)
-                    spread.append(load.max() / load.mean())
-            answer_loss = (each * (kind == 1)).sum() / (kind == 1).sum().clamp(min=1)
-            window.append(torch.stack([answer_loss, main_loss.detach(), index.detach().float(), norm, torch.stack(spread).max()]))
-        step += 1
-        seen += int(tokens.numel())
-        if len(window) >= (100 if args.device == "cuda" else 10):
-            values = torch.stack(window).mean(0).tolist()
+    with feed.pool(args.workers) as pool:
+        source = feed.Feed(pool, args.tokenizer, args.seed, args.row_tokens, args.longest, max(3, args.workers))
+        source.skip(taken)
+        while True:
             now = time.time()
-            line = {
-                "step": step, "answer_loss": round(values[0], 4), "loss": round(values[1], 4), "index": round(values[2], 4),
-                "norm": round(values[3], 3), "load": round(values[4], 2), "tokens": seen, "seconds": round(now - started, 1),
-                "steps_per_s": round(len(window) / (now - reported), 2), "progress": round(progress, 3),
-            }
-            print(json.dumps(line), flush=True)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            window, reported = [], now
-            if not math.isfinite(values[1]):
-                raise SystemExit("the loss is not finite")
-            if now - last_save > 120:
-                save()
-                last_save = time.time()
-    save()
-    print(f"{step - first_step} steps, {seen} tokens (padding included), {time.time() - started:.0f} s", flush=True)
+            progress = max(step / args.steps, (spent + now - started) / args.max_seconds)
+            if progress >= 1 or now - started >= args.stop_after:
+                break
+            rate = rate_at(progress, step, args.warmup, args.decay_from)
+            for tool in tools:
+                for group in tool.param_groups:
+                    group["lr"] = group["base"] * rate
+            stage = stage_of(args.curriculum, progress, args.seed, step)
+            row = source.next(stage)
+            waited = time.time() - now
+            tokens, flags, starts = (torch.from_numpy(part.astype(np.int64)).to(args.device, non_blocking=True) for part in row)
+            # The indexer's loss is taken where it matters: half of the positions are decisive ones.
+            decisive = np.flatnonzero(row[1] == 2)
+            draw = np.random.default_rng([args.seed, step])
+            samples = draw.integers(0, args.row_tokens, 512)
+            if len(decisive):
+                samples[::2] = draw.choice(decisive, 256) - 1
+            layout = nano.Layout(
+                cfg, args.row_tokens, args.device, starts, flex=cuda, sparse=progress >= args.sparse_from,
+                samples=torch.from_numpy(np.maximum(samples, 0)).to(args.device),
+            )
+            with torch.autocast(args.device, torch.bfloat16, enabled=cuda):
+                hidden, aux = model(tokens[None], layout, qat=progress >= args.fp8_from, ahead=bool(model.mtp))
+                weight = model.head.weight.to(torch.bfloat16) if cuda else model.head.weight
+
+                def mean_loss(rows, distance):
+                    """Weighted mean of the losses of the tokens `distance` ahead, and the losses."""
+                    target, kind = tokens.roll(-distance), flags.roll(-distance)
+                    counts = weights[kind] * (starts.roll(-distance) == starts)
+                    each = losses(rows[0].to(weight.dtype), weight, target)
+                    return (each * counts).sum() / counts.sum().clamp(min=1), each.detach(), kind
+
+                main_loss, each, kind = mean_loss(hidden, 1)
+                total = main_loss
+                ahead_loss = torch.zeros((), device=args.device)
+                if model.mtp:
+                    ahead_loss, _, _ = mean_loss(aux["ahead"], 2)
+                    total = total + args.mtp_weight * (1 if progress < 0.7 else 0.4) * ahead_loss
+                index = sum(aux["index_loss"]) if aux["index_loss"] else torch.zeros((), device=args.device)
+            (total + 0.3 * index).backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for tool in tools:
+                tool.step()
+                tool.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                real = (flags >= 0).view(1, -1, 1)
+                spread = []
+                for gate, chosen, _ in aux["routes"]:
+                    if not gate.hashed:
+                        load = torch.zeros(cfg.n_routed_experts, device=args.device).scatter_add_(
+                            0, chosen.flatten(), real.expand_as(chosen).flatten().float()
+                        )
+                        gate.bias += 2e-3 * (0.05 + rate) * torch.sign(load.mean() - load)
+                        spread.append(load.max() / load.mean())
+                answer = (each * (kind == 1)).sum() / (kind == 1).sum().clamp(min=1)
+                key = (each * (kind == 2)).sum() / (kind == 2).sum().clamp(min=1)
+                window.append((stage, waited, torch.stack([answer, key, main_loss.detach(), ahead_loss.detach(), index.detach().float(), norm, torch.stack(spread).max()])))
+            step += 1
+            seen += int((row[1] >= 0).sum())
+            if len(window) >= (args.report or (100 if cuda else 10)):
+                values = torch.stack([w[2] for w in window]).mean(0).tolist()
+                now = time.time()
+                line = dict(zip(["answer", "key", "loss", "mtp", "index", "norm", "load"], (round(v, 4) for v in values)))
+                by_stage = {}
+                for s, _, v in window:
+                    by_stage.setdefault(s, []).append(v[:2])
+                line["stages"] = {s: [round(x, 4) for x in torch.stack(v).mean(0).tolist()] + [len(v)] for s, v in by_stage.items()}
+                line = {
+                    "step": step, **line, "tokens": seen, "seconds": round(spent + now - started, 1),
+                    "steps_per_s": round(len(window) / (now - reported), 2), "waited": round(sum(w[1] for w in window), 1),
+                    "progress": round(progress, 3),
+                }
+                print(json.dumps(line), flush=True)
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                window, reported = [], now
+                if not math.isfinite(values[2]):
+                    raise SystemExit("the loss is not finite")
+                if now - last_save > 120:
+                    save()
+                    last_save = time.time()
+        save()
+    print(f"{step - first_step} steps, {seen} tokens without padding in all, {time.time() - started:.0f} s", flush=True)
     export(model, os.path.join(args.out, "official"), os.path.dirname(os.path.abspath(args.tokenizer)))
-    source.close()
 
 
 if __name__ == "__main__":
