@@ -418,7 +418,9 @@ class Attention(nn.Module):
                 # The indexer learns from its own loss only.
                 x = a.detach()
                 index = *self.indexer.queries(x, qr.detach(), cos, sin), self.indexer.compressor(x, row_cos, row_sin, layout.fresh)
-        if qat:
+        if isinstance(qat, torch.Tensor):
+            rows = torch.where(qat, fp8_simulate(rows, cfg.qk_rope_head_dim), rows)
+        elif qat:
             rows = fp8_simulate(rows, cfg.qk_rope_head_dim)
         work = work_type(a)
         q, keys = q.to(work), rows.to(work)
@@ -645,9 +647,14 @@ class Model(nn.Module, HyperHead):
         nn.init.normal_(self.embed.weight, std=0.5)
         self.layers = nn.ModuleList(Block(cfg, i) for i in range(cfg.num_hidden_layers))
         self.head = linear(D, cfg.vocab_size)
-        nn.init.normal_(self.head.weight, std=0.5 * D**-0.5)
+        # A token's row starts out in the direction of its embedding, so that copying is easily learnt.
+        self.head.weight.data.copy_(self.embed.weight * 0.5 * D**-0.5)
         self.add_head(cfg)
         self.mtp = nn.ModuleList(MultiToken(cfg) for _ in range(cfg.num_nextn_predict_layers))
+        # Every block starts out as a small change of the streams.
+        for name, p in self.named_parameters():
+            if name.endswith(("wo_b.weight", "w2", "w2.weight")):
+                p.data.mul_(0.2)
 
     def seed_hash_routes(self, seed):
         """Random tid2eid tables: different experts per token, evenly used."""
@@ -661,7 +668,8 @@ class Model(nn.Module, HyperHead):
     def forward(self, tokens, layout=None, qat=False, trace=None, ahead=False):
         """tokens [B,T] -> hidden [B,T,D] before the head, auxiliary values.
 
-        `trace`, a list, collects one dict per layer (rows, routes, streams) for tests. With `ahead`
+        `qat` rounds KV rows to FP8; as a tensor it can change without a new compilation. `trace`, a
+        list, collects one dict per layer (rows, routes, streams) for tests. With `ahead`
         the auxiliary values hold the MTP block's hidden rows: row t predicts token t + 2.
         """
         if layout is None:
