@@ -37,21 +37,20 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta = [self.state[p]["momentum"] for p in parameters]
+            torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             waiting = {}
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                step = self.matrices(p, p.grad.lerp(state["momentum"], group["momentum"]))
-                waiting.setdefault(step.shape[1:], []).append((p, step))
+            for p, step in zip(parameters, torch._foreach_lerp(gradients, momenta, group["momentum"])):
+                step = self.matrices(p, step)
+                waiting.setdefault(tuple(step.shape[1:]), []).append((p, step))
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             for shape, items in waiting.items():
-                steps = orthogonalise(torch.cat([step for _, step in items]))
-                scale = 0.2 * max(shape) ** 0.5 * group["lr"]
-                at = 0
-                for p, step in items:
-                    own = steps[at : at + step.shape[0]].reshape(p.shape)
-                    at += step.shape[0]
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).add_(own, alpha=-scale)
+                steps = orthogonalise(torch.cat([step for _, step in items])).float()
+                own = torch.split(steps, [step.shape[0] for _, step in items])
+                targets = [p for p, _ in items]
+                torch._foreach_add_(targets, [one.reshape(p.shape) for p, one in zip(targets, own)], alpha=-0.2 * max(shape) ** 0.5 * group["lr"])

@@ -27,11 +27,10 @@ from muon import Muon
 # Until which part of the schedule which share of the rows comes from which stage.
 CURRICULA = {
     "full": [
-        (0.06, {"drill": 0.5, "short": 0.5}),
-        (0.35, {"drill": 0.1, "short": 0.9}),
-        (0.55, {"drill_long": 0.08, "long": 0.22, "short": 0.7}),
-        (0.85, {"drill_long": 0.05, "long": 0.4, "short": 0.55}),
-        (1.01, {"long": 0.45, "focus": 0.55}),
+        (0.10, {"drill": 0.35, "short": 0.65}),
+        (0.35, {"drill": 0.08, "short": 0.92}),
+        (0.60, {"drill_long": 0.08, "long": 0.22, "short": 0.7}),
+        (1.01, {"long": 0.4, "focus": 0.3, "short": 0.3}),
     ],
     "short": [(0.1, {"drill": 0.3, "short": 0.7}), (1.01, {"short": 1.0})],
     "probe": [(1.01, {"drill": 0.4, "short": 0.6})],
@@ -95,7 +94,7 @@ def main():
     parser.add_argument("--init", help="start from an exported folder, with a fresh optimizer")
     parser.add_argument("--curriculum", default="full", choices=CURRICULA)
     parser.add_argument("--warmup", type=int, default=150)
-    parser.add_argument("--decay-from", type=float, default=0.6)
+    parser.add_argument("--decay-from", type=float, default=0.55)
     parser.add_argument("--fp8-from", type=float, default=0.7, help="part of the schedule after which KV rows are rounded to FP8")
     parser.add_argument("--sparse-from", type=float, default=2, help="part of the schedule after which only the indexer's rows are attended")
     parser.add_argument("--rest-weight", type=float, default=0.05, help="loss weight of tokens that are not the assistant's")
@@ -127,6 +126,11 @@ def main():
             tool.load_state_dict(state)
         step, seen, spent, taken = saved["step"], saved["seen"], saved["spent"], saved["taken"]
         print(f"resumed at step {step} after {spent:.0f} s", flush=True)
+
+    def upload(values):
+        """To the device as int64, without waiting for what runs there."""
+        values = torch.from_numpy(values.astype(np.int64))
+        return (values.pin_memory() if cuda else values).to(args.device, non_blocking=True)
 
     def save():
         state = {
@@ -161,7 +165,7 @@ def main():
             stage = stage_of(args.curriculum, progress, args.seed, step)
             row = source.next(stage)
             waited = time.time() - now
-            tokens, flags, starts = (torch.from_numpy(part.astype(np.int64)).to(args.device, non_blocking=True) for part in row)
+            tokens, flags, starts = (upload(part) for part in row)
             # The indexer's loss is taken where it matters: half of the positions are decisive ones.
             decisive = np.flatnonzero(row[1] == 2)
             draw = np.random.default_rng([args.seed, step])
@@ -170,10 +174,10 @@ def main():
                 samples[::2] = draw.choice(decisive, 256) - 1
             layout = nano.Layout(
                 cfg, args.row_tokens, args.device, starts, flex=cuda, sparse=progress >= args.sparse_from,
-                samples=torch.from_numpy(np.maximum(samples, 0)).to(args.device),
+                samples=upload(np.maximum(samples, 0)),
             )
             with torch.autocast(args.device, torch.bfloat16, enabled=cuda):
-                hidden, aux = model(tokens[None], layout, qat=torch.tensor(progress >= args.fp8_from, device=args.device), ahead=bool(model.mtp))
+                hidden, aux = model(tokens[None], layout, qat=flags.new_full((), progress >= args.fp8_from, dtype=torch.bool), ahead=bool(model.mtp))
                 weight = model.head.weight.to(torch.bfloat16) if cuda else model.head.weight
 
                 def mean_loss(rows, distance):
