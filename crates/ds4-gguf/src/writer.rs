@@ -1,6 +1,6 @@
 //! Writing a GGUF file in one pass: header, metadata and tensor list first, then the data.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -91,6 +91,22 @@ impl GgufWriter {
         Ok(())
     }
 
+    /// Leaves out what tensor `name` still lacks: it reads as zeros, which take no space where the file
+    /// system knows holes.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::write_tensor`].
+    pub fn leave_hole(&mut self, name: &str) -> Result<(), GgufError> {
+        let left = self.remaining(name)?;
+        let end = (self.written + left).next_multiple_of(self.alignment);
+        self.out
+            .seek(SeekFrom::Current((end - self.written) as i64))
+            .map_err(|source| io(&self.path, "leave a hole", source))?;
+        self.current += 1;
+        self.written = 0;
+        Ok(())
+    }
+
     /// Bytes that tensor `name` still lacks; it must be the next one.
     fn remaining(&self, name: &str) -> Result<u64, GgufError> {
         let problem = match self.tensors.get(self.current) {
@@ -114,7 +130,7 @@ impl GgufWriter {
     ///
     /// # Errors
     /// [`GgufError::Write`] when a tensor is missing, [`GgufError::Io`].
-    pub fn finish(self) -> Result<(), GgufError> {
+    pub fn finish(mut self) -> Result<(), GgufError> {
         if let Some((name, size)) = self.tensors.get(self.current) {
             let problem = format!("{} of its {size} bytes are missing", size - self.written);
             return Err(GgufError::Write {
@@ -123,10 +139,18 @@ impl GgufWriter {
             });
         }
         let path = self.path;
+        let end = self
+            .out
+            .stream_position()
+            .map_err(|source| io(&path, "write", source))?;
         let out = self
             .out
             .into_inner()
             .map_err(|error| io(&path, "write", error.into_error()))?;
+        // The last tensor may be a hole.
+        out.as_file()
+            .set_len(end)
+            .map_err(|source| io(&path, "write", source))?;
         out.as_file()
             .sync_all()
             .map_err(|source| io(&path, "bring to disk", source))?;

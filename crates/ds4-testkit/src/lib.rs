@@ -29,11 +29,11 @@ mod golden_model;
 pub mod sequence_state;
 pub mod stages;
 pub mod suite;
-pub mod synthetic;
 mod trace;
 
 pub use device::DeviceBackend;
+pub use ds4_synthetic as synthetic;
+pub use ds4_synthetic::SyntheticModel as SmallModel;
 pub use golden::Golden;
 pub use golden_model::GoldenModel;
-pub use synthetic::SmallModel;
 pub use trace::{LayerTrace, Run, Session, Trace};

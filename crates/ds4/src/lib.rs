@@ -21,6 +21,7 @@ mod byte_size;
 mod chat;
 mod commands;
 mod directories;
+mod disk_space;
 mod documents;
 mod eval;
 mod failure;

@@ -90,7 +90,7 @@ impl ModelFile {
     /// Whether the file says that its weights are random.
     pub(crate) fn is_synthetic(&self) -> bool {
         matches!(
-            self.file.metadata().optional_bool("ds4.synthetic"),
+            self.file.metadata().optional_bool(ds4_synthetic::MARK),
             Ok(Some(true))
         )
     }

@@ -88,6 +88,7 @@ fn execute(
         Some(Command::Inspect(inspect)) => commands::inspect::run(&inspect, output),
         Some(Command::Plan(plan)) => commands::plan::run(&plan, output),
         Some(Command::Quantize(quantize)) => commands::quantize::run(&quantize, output, interrupt),
+        Some(Command::Synth(synth)) => commands::synth::run(&synth, output, interrupt),
         Some(Command::Imatrix(imatrix)) => commands::imatrix::run(&imatrix, output, interrupt),
         Some(Command::Score(score)) => commands::score::run(&score, output, interrupt),
         Some(Command::Bench(bench)) => commands::bench::run(&bench, output, interrupt),

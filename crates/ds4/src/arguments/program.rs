@@ -18,6 +18,7 @@ use crate::commands::quantize::QuantizeArguments;
 use crate::commands::render::RenderArguments;
 use crate::commands::score::ScoreArguments;
 use crate::commands::steer::SteerArguments;
+use crate::commands::synth::SynthArguments;
 use crate::commands::tokenize::TokenizeArguments;
 
 const AFTER_HELP: &str = "\
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Convert an official checkpoint to a GGUF file
     Quantize(QuantizeArguments),
+    /// Write a model file with random weights, full-size or small, to measure and test
+    Synth(SynthArguments),
     /// Collect which columns of the weights matter, for quantize
     Imatrix(ImatrixArguments),
     /// Measure how well a model predicts a text, alone and against another

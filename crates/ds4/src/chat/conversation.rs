@@ -297,7 +297,7 @@ impl Chat {
             "" => String::new(),
             name => format!(" ({name})"),
         };
-        let mut table = Table::new(["model", &format!("{}{name}", self.model.label)]);
+        let mut table = Table::new(["model", &format!("{}{name}", self.model.title())]);
         table.row(["backend", backend.unwrap_or("not loaded yet")]);
         table.row([
             "context",

@@ -106,7 +106,7 @@ pub(crate) fn run(
         cases: &cases,
         results: &results,
         source: source.display().to_string(),
-        model: model.label.clone(),
+        model: model.title(),
         backend: engine.backend_name(),
         options,
         steering: steering.as_ref().map(Steering::scales),

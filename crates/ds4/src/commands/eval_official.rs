@@ -84,7 +84,7 @@ pub(crate) fn run(
     if arguments.json {
         let settings = json!({
             "manifest": arguments.manifest.display().to_string(),
-            "model": model.label,
+            "model": model.title(),
             "backend": engine.backend_name(),
             "kv_cache_type": options.kv_format.name(),
             "exact": options.exact,
@@ -95,7 +95,7 @@ pub(crate) fn run(
     }
     output.headline(&format!(
         "{}, backend {}, KV type {}",
-        model.label,
+        model.title(),
         engine.backend_name(),
         options.kv_format.name()
     ))?;

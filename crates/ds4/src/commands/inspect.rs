@@ -187,7 +187,7 @@ fn print_file(model: &ModelFile, output: &mut Output) -> anyhow::Result<()> {
             &bytes.map_or("not given".into(), String::from_utf8_lossy),
         ))
     };
-    output.headline(&format!("File {}", visible(&model.label)))?;
+    output.headline(&format!("File {}", visible(&model.title())))?;
     let mut table = Table::new(["name", &text("general.name")?]);
     table.row(["architecture", &text("general.architecture")?]);
     table.row(["size", &bytes(model.file.file_size())]);
@@ -340,6 +340,7 @@ fn to_json(
     let mut document = json!({
         "file": model.label,
         "name": text("general.name"),
+        "synthetic": model.is_synthetic(),
         "architecture": text("general.architecture"),
         "file_bytes": file.file_size(),
         "parts": file.paths().len(),

@@ -17,4 +17,5 @@ pub(crate) mod quantize;
 pub(crate) mod render;
 pub(crate) mod score;
 pub(crate) mod steer;
+pub(crate) mod synth;
 pub(crate) mod tokenize;

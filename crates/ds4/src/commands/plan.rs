@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &PlanArguments, output: &mut Output) -> anyhow::Res
     if arguments.json {
         let plans: Vec<Value> = rows.iter().map(Row::to_json).collect();
         let document = json!({
-            "model": model.label,
+            "model": model.title(),
             "sessions": arguments.sessions,
             "prefill_chunk": arguments.chunk,
             "plans": plans,
@@ -112,7 +112,7 @@ pub(crate) fn run(arguments: &PlanArguments, output: &mut Output) -> anyhow::Res
         1 => "1 session".to_owned(),
         many => format!("{many} sessions"),
     };
-    output.headline(&format!("Memory plan of {}, {sessions}", model.label))?;
+    output.headline(&format!("Memory plan of {}, {sessions}", model.title()))?;
     for line in table(&rows).lines() {
         output.line(&line)?;
     }

@@ -164,7 +164,7 @@ fn metadata_entry(text: &str) -> Result<(String, Value), UsageError> {
 }
 
 /// `OUT.gguf` to `OUT-mtp.gguf`.
-fn mtp_path(out: &Path) -> PathBuf {
+pub(super) fn mtp_path(out: &Path) -> PathBuf {
     let mut name = out.file_stem().unwrap_or_default().to_owned();
     name.push("-mtp.gguf");
     out.with_file_name(name)

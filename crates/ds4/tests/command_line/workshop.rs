@@ -303,3 +303,72 @@ fn a_sweep_measures_every_context_and_compares() {
     .failure(1);
     assert!(error.contains("other.json` is no measurement"), "{error}");
 }
+
+#[test]
+fn synthetic_files_run_and_say_what_they_are_wherever_they_are_shown() {
+    let home = home();
+    for (recipe, dialect) in [("q2-q4", "published"), ("mxfp4", "llama.cpp")] {
+        let out = format!("{recipe}.gguf");
+        let arguments = [
+            "synth",
+            &out,
+            "--recipe",
+            recipe,
+            "--dialect",
+            dialect,
+            "--mtp",
+        ];
+        let finished = run(home.path(), &arguments);
+        assert!(finished.stderr.contains("random weights"), "{finished:?}");
+        finished.success();
+        let again = run(home.path(), &arguments).failure(1);
+        assert!(again.contains("exists already"), "{again}");
+        assert!(home.path().join(format!("{recipe}-mtp.gguf")).exists());
+
+        let model = format!("./{out}");
+        let inspect = run(home.path(), &["inspect", "--model", &model, "--tensors"]);
+        assert!(inspect.stderr.contains("is synthetic"), "{inspect:?}");
+        let inspect = inspect.success();
+        let expert = if recipe == "mxfp4" { "MXFP4" } else { "Q4_K" };
+        for expected in ["(synthetic: random weights)", "Synthetic small", expert] {
+            assert!(inspect.contains(expected), "{expected}: {inspect}");
+        }
+        let json = run(home.path(), &["inspect", "--model", &model, "--json"]).success();
+        assert_eq!(parse(&json)["synthetic"], true);
+        let bench = [
+            "bench",
+            "--model",
+            &model,
+            "--prompt-tokens",
+            "8",
+            "--gen-tokens",
+            "2",
+            "--repeat",
+            "1",
+        ];
+        let bench = run(home.path(), &bench).success();
+        assert!(bench.contains("(synthetic: random weights)"), "{bench}");
+        let chat = run(
+            home.path(),
+            &["--model", &model, "-p", "Hi", "-n", "3", "--nothink"],
+        );
+        assert!(
+            chat.stderr.contains("what it says means nothing"),
+            "{chat:?}"
+        );
+        chat.success();
+    }
+    // The whole of PRO is refused before the first byte, unless this is a very large machine.
+    let error = run(
+        home.path(),
+        &["synth", "pro.gguf", "--shape", "pro", "--recipe", "f32"],
+    );
+    let error = error.failure(1);
+    assert!(
+        error.contains("are missing") && error.contains("TiB"),
+        "{error}"
+    );
+    assert!(!home.path().join("pro.gguf").exists());
+    let json = run(home.path(), &["inspect", "--json"]).success();
+    assert_eq!(parse(&json)["synthetic"], false);
+}

@@ -1,9 +1,9 @@
 //! A toy byte-level vocabulary with all control tokens of V4.
 
-use anyhow::Result;
 use ds4_gguf::{Array, Metadata, Value, ValueType};
 
-use super::model::SmallModel;
+use crate::error::SyntheticError;
+use crate::model::SyntheticModel;
 
 /// Control tokens behind the first three, as in the released vocabulary; text in chats never
 /// becomes one of them.
@@ -66,7 +66,7 @@ fn character(byte: u8) -> char {
 }
 
 /// Adds the tokenizer's keys.
-pub(super) fn write(model: &SmallModel, metadata: &mut Metadata) -> Result<()> {
+pub(super) fn write(model: &SyntheticModel, metadata: &mut Metadata) -> Result<(), SyntheticError> {
     let mut tokens: Vec<(String, i32)> = FIRST
         .iter()
         .map(|&token| (token.to_owned(), CONTROL))

@@ -1,15 +1,10 @@
-//! What a small model is like, and where it is written.
+//! What a synthetic model is like.
 
-use std::path::Path;
-
-use anyhow::{Result, ensure};
-use ds4_gguf::{GgufFile, GgufWriter, Metadata, TensorBytes};
 use ds4_quant::TensorType;
 
-use super::metadata;
-use super::random::Random;
-use super::tensors::{Tensor, main_tensors, mtp_tensors};
-use super::tokenizer::least_vocabulary;
+use crate::error::SyntheticError;
+use crate::random::Random;
+use crate::tokenizer::least_vocabulary;
 
 /// Whose files the model's files are like (gguf-layout): keys, and how an MTP block is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +72,17 @@ impl WeightTypes {
     }
 }
 
-/// A model with random weights. The fields are the dimensions of
-/// [`ModelShape`](ds4_model::ModelShape).
+/// A model with random weights. The fields are the architecture's dimensions.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the names of the shape's own dimensions")]
-pub struct SmallModel {
+pub struct SyntheticModel {
     pub name: String,
     /// Decides every weight.
     pub seed: u64,
     pub dialect: Dialect,
     pub types: WeightTypes,
+    /// How many of the last layers have their experts in Q4_K, whatever the types say.
+    pub better_layers: usize,
     pub hidden: usize,
     /// At least [`least_vocabulary`].
     pub vocabulary: usize,
@@ -111,7 +107,7 @@ pub struct SmallModel {
     pub context: usize,
 }
 
-impl Default for SmallModel {
+impl Default for SyntheticModel {
     /// Four layers of all three kinds, 32 experts in all, fit for FP8 rows and every weight type with
     /// blocks of 32; the published dialect in Q8_0 and MXFP4.
     fn default() -> Self {
@@ -123,6 +119,7 @@ impl Default for SmallModel {
                 dense: TensorType::Q8_0,
                 ..WeightTypes::LLAMA_CPP
             },
+            better_layers: 0,
             hidden: 64,
             vocabulary: 512,
             heads: 4,
@@ -147,7 +144,7 @@ impl Default for SmallModel {
     }
 }
 
-impl SmallModel {
+impl SyntheticModel {
     /// A random shape with random weights. With `fp8_rows` its heads fit FP8 rows.
     pub fn random(seed: u64, fp8_rows: bool) -> Self {
         let mut random = Random::new(seed);
@@ -170,6 +167,7 @@ impl SmallModel {
                 WeightTypes::all(TensorType::Q8_0),
                 WeightTypes::LLAMA_CPP,
             ]),
+            better_layers: 0,
             hidden: random.choose(&[24, 32, 40, 64, 96]),
             vocabulary: least_vocabulary() + random.below(40),
             heads: output_groups * random.between(1, 3),
@@ -199,83 +197,22 @@ impl SmallModel {
         }
     }
 
-    /// Writes the main model.
-    ///
-    /// # Errors
-    /// A shape that contradicts itself, or what the system says.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        self.check()?;
-        write(path, &metadata::main(self)?, &main_tensors(self))
+    pub(crate) fn check(&self) -> Result<(), SyntheticError> {
+        let problem = if self.vocabulary < least_vocabulary() {
+            format!(
+                "a vocabulary of {}, at least {} are needed",
+                self.vocabulary,
+                least_vocabulary()
+            )
+        } else if !self.heads.is_multiple_of(self.output_groups) || self.experts_used > self.experts
+        {
+            format!(
+                "{} heads in {} groups, {} of {} experts",
+                self.heads, self.output_groups, self.experts_used, self.experts
+            )
+        } else {
+            return Ok(());
+        };
+        Err(SyntheticError::Shape(problem))
     }
-
-    /// Writes the file of an MTP block for the model, in the model's dialect.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_mtp(&self, path: &Path) -> Result<()> {
-        self.check()?;
-        write(path, &metadata::mtp(self)?, &mtp_tensors(self))
-    }
-
-    /// The main model's file as bytes.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn bytes(&self) -> Result<Vec<u8>> {
-        in_folder(|path| self.write(path))
-    }
-
-    /// The main model, opened.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn file(&self) -> Result<GgufFile> {
-        Ok(GgufFile::from_bytes(
-            &self.name,
-            TensorBytes::from(self.bytes()?),
-        )?)
-    }
-
-    /// The MTP block, opened.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn mtp_file(&self) -> Result<GgufFile> {
-        let bytes = in_folder(|path| self.write_mtp(path))?;
-        Ok(GgufFile::from_bytes(&self.name, TensorBytes::from(bytes))?)
-    }
-
-    fn check(&self) -> Result<()> {
-        ensure!(
-            self.vocabulary >= least_vocabulary(),
-            "a vocabulary of {}, at least {} are needed",
-            self.vocabulary,
-            least_vocabulary()
-        );
-        ensure!(
-            self.heads.is_multiple_of(self.output_groups) && self.experts_used <= self.experts,
-            "{} heads in {} groups, {} of {} experts",
-            self.heads,
-            self.output_groups,
-            self.experts_used,
-            self.experts
-        );
-        Ok(())
-    }
-}
-
-fn in_folder(write: impl FnOnce(&Path) -> Result<()>) -> Result<Vec<u8>> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("small.gguf");
-    write(&path)?;
-    Ok(std::fs::read(path)?)
-}
-
-fn write(path: &Path, metadata: &Metadata, tensors: &[Tensor]) -> Result<()> {
-    let specs: Vec<_> = tensors.iter().map(Tensor::spec).collect();
-    let mut writer = GgufWriter::create(path, metadata, &specs)?;
-    for tensor in tensors {
-        writer.write_tensor(&tensor.name, &tensor.encode()?)?;
-    }
-    Ok(writer.finish()?)
 }

@@ -1,21 +1,25 @@
-//! The metadata of a small model.
+//! The metadata of a synthetic model.
 
-use anyhow::Result;
 use ds4_gguf::{Array, Metadata, Value, ValueType};
 
-use super::model::{Dialect, SmallModel};
-use super::tokenizer;
+use crate::error::SyntheticError;
+use crate::model::{Dialect, SyntheticModel};
+use crate::tokenizer;
+
+/// Metadata key that marks a file whose weights are random.
+pub const MARK: &str = "ds4.synthetic";
 
 /// Keys of the main model's file.
-pub(super) fn main(model: &SmallModel) -> Result<Metadata> {
+pub(super) fn main(model: &SyntheticModel) -> Result<Metadata, SyntheticError> {
     let mut metadata = Metadata::new();
     shape(model, &mut metadata, model.compress_ratios.len())?;
+    metadata.insert(MARK, true)?;
     tokenizer::write(model, &mut metadata)?;
     Ok(metadata)
 }
 
 /// Keys of the MTP block's file.
-pub(super) fn mtp(model: &SmallModel) -> Result<Metadata> {
+pub(super) fn mtp(model: &SyntheticModel) -> Result<Metadata, SyntheticError> {
     let mut metadata = Metadata::new();
     match model.dialect {
         Dialect::Published => {
@@ -26,10 +30,15 @@ pub(super) fn mtp(model: &SmallModel) -> Result<Metadata> {
             metadata.insert("deepseek4.nextn_predict_layers", 1_u32)?;
         }
     }
+    metadata.insert(MARK, true)?;
     Ok(metadata)
 }
 
-fn shape(model: &SmallModel, metadata: &mut Metadata, blocks: usize) -> Result<()> {
+fn shape(
+    model: &SyntheticModel,
+    metadata: &mut Metadata,
+    blocks: usize,
+) -> Result<(), SyntheticError> {
     metadata.insert("general.architecture", "deepseek4")?;
     metadata.insert("general.name", model.name.as_str())?;
     let sizes = [
@@ -58,8 +67,13 @@ fn shape(model: &SmallModel, metadata: &mut Metadata, blocks: usize) -> Result<(
         ("rope.scaling.original_context_length", 65536),
     ];
     let mut insert = |name: &str, value: Value| metadata.insert(format!("deepseek4.{name}"), value);
+    let whole = |size: usize| {
+        u32::try_from(size)
+            .map(Value::U32)
+            .map_err(|_| SyntheticError::Shape(format!("the size {size} is beyond 32 bits")))
+    };
     for (name, size) in sizes {
-        insert(name, Value::U32(u32::try_from(size)?))?;
+        insert(name, whole(size)?)?;
     }
     let numbers = [
         ("expert_weights_scale", model.expert_scale),
@@ -85,7 +99,7 @@ fn shape(model: &SmallModel, metadata: &mut Metadata, blocks: usize) -> Result<(
     let ratios = model.compress_ratios.iter().copied().chain([0]);
     match model.dialect {
         Dialect::Published => {
-            insert("vocab_size", Value::U32(u32::try_from(model.vocabulary)?))?;
+            insert("vocab_size", whole(model.vocabulary)?)?;
             let ratios = Array::new(ValueType::U32, ratios.map(Value::U32))?;
             insert("attention.compress_ratios", ratios.into())?;
         }

@@ -1,11 +1,20 @@
-//! The tensors of a small model.
+//! The tensors of a synthetic model.
 
-use anyhow::Result;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use ds4_gguf::TensorSpec;
 use ds4_quant::TensorType;
 
-use super::model::{Dialect, SmallModel};
-use super::random::Random;
+use crate::error::SyntheticError;
+use crate::model::{Dialect, SyntheticModel};
+use crate::random::Random;
+
+/// Larger tensors repeat this many elements.
+const POOL_ELEMENTS: usize = 1 << 22;
+
+/// Bytes that are handed on at a time.
+const PART_BYTES: usize = 1 << 20;
 
 /// What the numbers of a tensor are like.
 #[derive(Clone, Copy)]
@@ -38,8 +47,13 @@ impl Tensor {
         }
     }
 
-    /// The bytes. They depend on the model's seed, the tensor's name and its dimensions only.
-    pub(super) fn encode(&self) -> Result<Vec<u8>> {
+    /// Hands on the bytes, part by part. They depend on the model's seed, the tensor's name, its type and
+    /// its dimensions only.
+    pub(super) fn encode(
+        &self,
+        pools: &mut RowPools,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), SyntheticError>,
+    ) -> Result<(), SyntheticError> {
         let name_hash = self
             .name
             .bytes()
@@ -51,24 +65,112 @@ impl Tensor {
         let rows: usize = self.dims[1..].iter().product();
         if let Content::Experts(experts) = self.content {
             let ids = (0..rows).flat_map(|_| random.distinct(columns, experts));
-            return Ok(ids.flat_map(|id| (id as i32).to_le_bytes()).collect());
+            let bytes: Vec<u8> = ids.flat_map(|id| (id as i32).to_le_bytes()).collect();
+            return put(&bytes);
         }
+        if rows * columns <= POOL_ELEMENTS {
+            return put(&self.content.rows(&mut random, self.ty, rows, columns)?);
+        }
+        let pool = pools.of(self)?;
+        let start = random.below(pool.count);
+        let mut part = Vec::with_capacity(PART_BYTES + pool.row_bytes);
+        for row in 0..rows {
+            pool.copy_row(start + row, &mut part);
+            if part.len() >= PART_BYTES || row + 1 == rows {
+                put(&part)?;
+                part.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    /// Rows of random numbers, encoded.
+    fn rows(
+        self,
+        random: &mut Random,
+        ty: TensorType,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Vec<u8>, SyntheticError> {
         let values: Vec<f32> = (0..rows * columns)
-            .map(|_| match self.content {
+            .map(|_| match self {
                 Content::Matrix => random.normal() / (columns as f32).sqrt(),
                 Content::Norm => 1.0 + 0.1 * random.normal(),
                 Content::Normal(deviation) => deviation * random.normal(),
                 Content::Experts(_) => 0.0,
             })
             .collect();
-        let mut bytes = vec![0; rows * self.ty.row_bytes(columns)?];
-        ds4_quant::encode(self.ty, &values, &mut bytes)?;
+        let mut bytes = vec![0; rows * ty.row_bytes(columns)?];
+        ds4_quant::encode(ty, &values, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// What tells pools apart.
+    fn key(self) -> u64 {
+        match self {
+            Content::Matrix => 0,
+            Content::Norm => 1,
+            Content::Normal(deviation) => 2 + u64::from(deviation.to_bits()),
+            Content::Experts(_) => u64::MAX,
+        }
+    }
+}
+
+/// Random rows that large tensors are made of.
+struct RowPool {
+    bytes: Vec<u8>,
+    row_bytes: usize,
+    block_bytes: usize,
+    /// Rows; odd, so that a whole number of experts does not repeat the same ones.
+    count: usize,
+}
+
+impl RowPool {
+    /// Appends row `number` of an endless sequence: the rows of the pool in turn, in each turn with their
+    /// blocks moved on by one, so that rows repeat only after `count * blocks`.
+    fn copy_row(&self, number: usize, out: &mut Vec<u8>) {
+        let (turn, place) = (number / self.count, number % self.count);
+        let row = &self.bytes[place * self.row_bytes..(place + 1) * self.row_bytes];
+        let blocks = self.row_bytes / self.block_bytes;
+        let (front, back) = row.split_at(turn % blocks * self.block_bytes);
+        out.extend_from_slice(back);
+        out.extend_from_slice(front);
+    }
+}
+
+/// One pool for each kind of row.
+#[derive(Default)]
+pub(super) struct RowPools(HashMap<(u32, usize, u64), Rc<RowPool>>);
+
+impl RowPools {
+    fn of(&mut self, tensor: &Tensor) -> Result<Rc<RowPool>, SyntheticError> {
+        let columns = tensor.dims[0];
+        let key = (tensor.ty.id(), columns, tensor.content.key());
+        if let Some(pool) = self.0.get(&key) {
+            return Ok(Rc::clone(pool));
+        }
+        let count = (POOL_ELEMENTS / columns).saturating_sub(1) | 1;
+        let seed = u64::from(key.0) ^ (columns as u64) << 8 ^ key.2 << 32;
+        let mut random = Random::new(tensor.seed ^ seed);
+        let bytes = tensor
+            .content
+            .rows(&mut random, tensor.ty, count, columns)?;
+        let row_bytes = bytes.len() / count;
+        let pool = Rc::new(RowPool {
+            block_bytes: tensor.ty.row_bytes(tensor.ty.block_elements())?,
+            bytes,
+            row_bytes,
+            count,
+        });
+        self.0.insert(key, Rc::clone(&pool));
+        Ok(pool)
     }
 }
 
 struct List<'a> {
-    model: &'a SmallModel,
+    model: &'a SyntheticModel,
     tensors: Vec<Tensor>,
 }
 
@@ -199,9 +301,12 @@ impl List<'_> {
         }
     }
 
-    fn mixture(&mut self, prefix: &str, hash_routed: bool) {
+    fn mixture(&mut self, prefix: &str, hash_routed: bool, better: bool) {
         let model = self.model;
-        let (types, hidden, width) = (model.types, model.hidden, model.expert_hidden);
+        let (mut types, hidden, width) = (model.types, model.hidden, model.expert_hidden);
+        if better {
+            (types.expert_in, types.expert_out) = (TensorType::Q4K, TensorType::Q4K);
+        }
         let name = |part: &str| format!("{prefix}{part}.weight");
         self.norm(name("ffn_norm"), hidden);
         self.push(
@@ -257,11 +362,11 @@ impl List<'_> {
         );
     }
 
-    fn block(&mut self, prefix: &str, ratio: usize, hash_routed: bool) {
+    fn block(&mut self, prefix: &str, ratio: usize, hash_routed: bool, better: bool) {
         self.hyper(&format!("{prefix}hc_attn_"), ".weight", 24, 3);
         self.attention(prefix, ratio);
         self.hyper(&format!("{prefix}hc_ffn_"), ".weight", 24, 3);
-        self.mixture(prefix, hash_routed);
+        self.mixture(prefix, hash_routed, better);
     }
 
     fn vocabulary(&mut self) {
@@ -279,7 +384,7 @@ impl List<'_> {
 }
 
 /// The tensors of the main model's file.
-pub(super) fn main_tensors(model: &SmallModel) -> Vec<Tensor> {
+pub(super) fn main_tensors(model: &SyntheticModel) -> Vec<Tensor> {
     let mut list = List {
         model,
         tensors: Vec::new(),
@@ -291,13 +396,14 @@ pub(super) fn main_tensors(model: &SmallModel) -> Vec<Tensor> {
             &format!("blk.{layer}."),
             ratio as usize,
             layer < model.hash_layers,
+            layer + model.better_layers >= model.compress_ratios.len(),
         );
     }
     list.tensors
 }
 
 /// The tensors of the MTP block's file.
-pub(super) fn mtp_tensors(model: &SmallModel) -> Vec<Tensor> {
+pub(super) fn mtp_tensors(model: &SyntheticModel) -> Vec<Tensor> {
     let mut list = List {
         model,
         tensors: Vec::new(),
@@ -321,7 +427,7 @@ pub(super) fn mtp_tensors(model: &SmallModel) -> Vec<Tensor> {
                 list.norm(format!("mtp.0.{norm}.weight"), hidden);
             }
             list.hyper("mtp.0.hc_head_", ".weight", 4, 1);
-            list.block("mtp.0.", 0, false);
+            list.block("mtp.0.", 0, false, false);
         }
         Dialect::LlamaCpp => {
             let prefix = format!("blk.{}.", model.compress_ratios.len());
@@ -334,7 +440,7 @@ pub(super) fn mtp_tensors(model: &SmallModel) -> Vec<Tensor> {
                 list.norm(format!("{prefix}nextn.{norm}.weight"), hidden);
             }
             list.hyper("output_hc_", ".weight", 4, 1);
-            list.block(&prefix, 0, false);
+            list.block(&prefix, 0, false, false);
         }
     }
     list.tensors
