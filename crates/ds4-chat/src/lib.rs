@@ -5,6 +5,7 @@
 //!   client writes can become a control token.
 //! - [`StreamParser`] turns generated text, however it is cut, into [`Event`]s: reasoning, content and
 //!   tool calls. [`parse()`] is the same parser fed once. What it had to mend is reported as [`Repair`].
+//! - [`StopMatcher`] ends an answer before a stop text.
 //! - [`render_tool_calls`] writes calls in the official DSML form.
 //!
 //! ```
@@ -31,6 +32,7 @@ mod parse;
 mod prompt;
 mod python_json;
 mod render;
+mod stop;
 mod vintage;
 
 pub use control::ControlToken;
@@ -45,4 +47,5 @@ pub use parse::{
 pub use prompt::{Piece, Prompt};
 pub use python_json::JsonError;
 pub use render::{RenderError, render, render_tool_calls};
+pub use stop::StopMatcher;
 pub use vintage::{ReasoningEffort, UnknownName, Vintage};
