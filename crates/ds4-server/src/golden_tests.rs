@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::anthropic::{MessageHeader, MessageStream, message_answer, messages_request};
 use crate::openai::{ChatHeader, ChatStream, chat_answer, chat_request};
+use crate::responses::{ResponseHeader, ResponseStream, responses_request};
 use crate::turn::{
     Answer, Assembler, AssemblerOptions, FinishReason, GenerationEnd, Thinking, ToolUse, TurnEnd,
     TurnEvent, TurnRequest, Usage,
@@ -161,6 +162,10 @@ fn message_fragment(event: &mut Value) -> Option<&mut Value> {
 
 /// Rows in which we differ on purpose (`crates/ds4-chat/DECISIONS.md`).
 fn differs_on_purpose(id: &str) -> bool {
+    // A whole text at once: theirs counts the tokens behind the stop text too.
+    if id.starts_with("stop_sequence") && id.ends_with("one_chunk") {
+        return true;
+    }
     let name = id.split('|').next().unwrap();
     [
         // A value without a `string` attribute is a string; the call does not get lost.
@@ -170,6 +175,8 @@ fn differs_on_purpose(id: &str) -> bool {
         "json_bare",
         // Generation ends with the tool block; theirs reads on, and counts it.
         "tool_in_reasoning",
+        // A value that is no JSON; the grammar keeps it from coming up.
+        "tool_bad_json_value",
     ]
     .contains(&name)
 }
@@ -266,12 +273,96 @@ fn message_streams_equal_those_of_the_official_library() {
     assert!(compared >= 40, "{compared}");
 }
 
+fn response_fragment(event: &mut Value) -> Option<&mut Value> {
+    let kind = event.get("type")?.as_str()?;
+    if !kind.ends_with(".delta") {
+        return None;
+    }
+    event.get_mut("delta")
+}
+
+/// Ids and times of responses; the numbering depends on how text is cut.
+fn normal_response(value: Value) -> Value {
+    fn walk(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map.iter_mut() {
+                    match key.as_str() {
+                        "item_id" | "call_id" | "encrypted_content" => *value = Value::from("ID"),
+                        "created_at" | "completed_at" | "sequence_number" => {
+                            *value = Value::from(u8::from(!value.is_null()));
+                        }
+                        _ => walk(value),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(walk),
+            _ => {}
+        }
+    }
+    let mut value = normal(value);
+    walk(&mut value);
+    // Answers are kept for a later request unless the client forbids it.
+    if let Some(store) = value.pointer_mut("/response/store") {
+        *store = Value::from(false);
+    }
+    value
+}
+
+#[test]
+fn response_streams_equal_those_of_the_official_library() {
+    let tokenizer = Tokenizer::from_json(&unpacked(TOKENIZER)).unwrap();
+    let mut compared = 0;
+    for row in rows(STREAMS) {
+        let id = row["id"].as_str().unwrap();
+        // A call that is cut off is not called completed.
+        let cut = id.starts_with("tool_truncated") && row["backend_finish"] == "stop";
+        if !id.contains("|responses|") || differs_on_purpose(id) || cut {
+            continue;
+        }
+        let request =
+            responses_request(&row["request"], &[], &SamplerSettings::default(), HIGH).unwrap();
+        let events = events(&row, &request.turn, &tokenizer);
+        let mut stream = ResponseStream::new(ResponseHeader {
+            id: "resp_x".to_owned(),
+            created: 1,
+            model: request.turn.model.clone(),
+            echo: request.echo.clone(),
+            tools: request.turn.tools.clone(),
+        });
+        let mut ours = stream.start();
+        for event in &events {
+            ours.extend(stream.event(event, 2));
+        }
+        let numbers: Vec<_> = ours
+            .iter()
+            .map(|event| event["sequence_number"].clone())
+            .collect();
+        assert!((0..numbers.len()).map(Value::from).eq(numbers), "{id}");
+        let theirs = row["events"].as_array().unwrap().iter();
+        let theirs = theirs
+            .map(|event| normal_response(event[1].clone()))
+            .collect();
+        let ours: Vec<Value> = ours.into_iter().map(normal_response).collect();
+        let (ours, theirs) = (
+            join(ours, response_fragment),
+            join(theirs, response_fragment),
+        );
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!(ours, theirs, "{id}");
+        }
+        assert_eq!(ours.len(), theirs.len(), "{id}");
+        compared += 1;
+    }
+    assert!(compared >= 40, "{compared}");
+}
+
 fn turn_of(row: &Value) -> Result<TurnRequest, RequestError> {
     let defaults = SamplerSettings::default();
     match row["api"].as_str().unwrap() {
         "chat" => chat_request(&row["request"], &defaults, HIGH).map(|request| request.turn),
         "messages" => messages_request(&row["request"], &defaults, HIGH, true),
-        other => panic!("{other}"),
+        _ => responses_request(&row["request"], &[], &defaults, HIGH).map(|request| request.turn),
     }
 }
 
@@ -303,6 +394,16 @@ const OTHERWISE: &[&str] = &[
     "chat/latest_reminder",
     // OpenRouter's name of the field is understood.
     "chat/reasoning_field",
+    "responses/tools_required",
+    "responses/text_json_object",
+    // Choosing among the tools is understood.
+    "responses/tools_allowed",
+    // Without OpenAI's store there is nothing that it could refer to.
+    "responses/item_reference",
+    // The client's own description of its tool is shown.
+    "responses/tools_custom",
+    // A call without arguments has a blank line (crates/ds4-chat/DECISIONS.md).
+    "responses/loop_summary_only",
 ];
 
 #[test]
@@ -311,7 +412,7 @@ fn requests_become_the_prompts_of_the_official_library() {
     let mut compared = 0;
     for row in rows(REQUESTS) {
         let id = row["id"].as_str().unwrap();
-        if row["api"] == "responses" || OTHERWISE.contains(&id) {
+        if OTHERWISE.contains(&id) {
             continue;
         }
         let found = turn_of(&row);

@@ -11,6 +11,7 @@
 
 pub mod anthropic;
 pub mod openai;
+pub mod responses;
 pub mod turn;
 mod wire;
 

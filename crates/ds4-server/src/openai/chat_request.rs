@@ -177,17 +177,9 @@ fn add_tool(tools: &mut Tools, fields: &Fields<'_>, index: usize) -> Result<(), 
             ));
         }
     }
-    let Some(Value::Object(object)) = fields.get("function") else {
-        fields.required("function")?;
-        let path = fields.path_of("function");
-        return Err(RequestError::field(
-            &path,
-            format!("Invalid '{path}': expected an object"),
-        ));
-    };
     let path = fields.path_of("function");
     let function = Fields::at(fields.required("function")?, path.clone())?;
-    tools.add_function(&function, &path, object, None)
+    tools.add_function(&function, &path, None)
 }
 
 fn tool_use(body: &Fields<'_>, tools: &Tools) -> Result<ToolUse, RequestError> {

@@ -105,6 +105,8 @@ pub enum ToolKind {
     Function,
     /// One free text, called `input` in the prompt (Responses API).
     Custom,
+    /// OpenAI's `local_shell`: arguments are an action.
+    LocalShell,
 }
 
 /// Form of the answer text. Reasoning before it stays free.

@@ -39,6 +39,11 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// All fields.
+    pub(crate) fn map(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
     /// Name of a field in messages: `messages[3].content`.
     pub(crate) fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() {

@@ -82,7 +82,6 @@ impl Tools {
         &mut self,
         fields: &Fields<'_>,
         path: &str,
-        object: &Map<String, Value>,
         namespace: Option<&str>,
     ) -> Result<(), RequestError> {
         let name = fields.required_string("name")?;
@@ -94,7 +93,7 @@ impl Tools {
         };
         let mut shown = Map::new();
         shown.insert("name".to_owned(), Value::from(full_name.as_str()));
-        for (key, value) in object {
+        for (key, value) in fields.map() {
             // What DeepSeek's service shows; the rest is for the server.
             if matches!(key.as_str(), "description" | "parameters") && !value.is_null() {
                 shown.insert(key.clone(), value.clone());
