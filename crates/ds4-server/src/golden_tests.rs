@@ -355,7 +355,7 @@ fn response_streams_equal_those_of_the_official_library() {
         assert_eq!(ours.len(), theirs.len(), "{id}");
         compared += 1;
     }
-    assert!(compared >= 40, "{compared}");
+    assert!(compared >= 36, "{compared}");
 }
 
 fn turn_of(row: &Value) -> Result<TurnRequest, RequestError> {
