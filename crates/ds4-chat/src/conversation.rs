@@ -112,6 +112,10 @@ pub struct Message {
     /// Leave out the end-of-sentence token of an assistant message.
     #[serde(default)]
     pub wo_eos: bool,
+    /// Of an assistant message: the caller knows its tokens under this name, and they take the place
+    /// of reasoning, content and calls as [`Piece::Sampled`](crate::Piece::Sampled). Not read from JSON.
+    #[serde(skip)]
+    pub replay: Option<u64>,
 }
 
 impl Message {
@@ -128,6 +132,7 @@ impl Message {
             task: None,
             prefix: false,
             wo_eos: false,
+            replay: None,
         }
     }
 }

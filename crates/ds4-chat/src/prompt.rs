@@ -10,6 +10,15 @@ pub enum Piece {
     /// Text to be tokenised with special tokens off. Never empty, and never next to another text:
     /// byte-pair merges run across the whole of it.
     Text(String),
+    /// In the place of an answer that was sampled: its own tokens ([`Message::replay`]).
+    ///
+    /// [`Message::replay`]: crate::Message::replay
+    Sampled {
+        /// The caller's name for the answer.
+        answer: u64,
+        /// Whether its reasoning and `</think>` are part of the prompt, or only what follows them.
+        with_reasoning: bool,
+    },
 }
 
 /// A rendered prompt.
@@ -29,13 +38,15 @@ impl Prompt {
         self.pieces
     }
 
-    /// All pieces written out. Not reversible: text that spells a control token looks like one.
+    /// All pieces written out, without answers that stand for their tokens. Not reversible: text that
+    /// spells a control token looks like one.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for piece in &self.pieces {
             text.push_str(match piece {
                 Piece::Special(token) => token.text(),
                 Piece::Text(part) => part,
+                Piece::Sampled { .. } => "",
             });
         }
         text
@@ -55,6 +66,14 @@ impl Prompt {
         } else {
             self.pieces.push(Piece::Text(text.to_owned()));
         }
+    }
+
+    /// Appends the tokens of an answer that was sampled.
+    pub(crate) fn push_sampled(&mut self, answer: u64, with_reasoning: bool) {
+        self.pieces.push(Piece::Sampled {
+            answer,
+            with_reasoning,
+        });
     }
 
     /// Appends a template of the encoding itself, in which control tokens are meant as such.

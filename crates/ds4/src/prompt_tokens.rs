@@ -23,6 +23,9 @@ pub(crate) fn push_piece(
     match piece {
         Piece::Special(token) => ids.push(control_id(tokenizer, *token)?),
         Piece::Text(text) => tokenizer.encode(text, ids),
+        Piece::Sampled { .. } => {
+            return Err(anyhow!("the prompt refers to a sampled answer that is not known here"));
+        }
     }
     Ok(())
 }

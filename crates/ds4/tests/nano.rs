@@ -67,6 +67,7 @@ impl Help {
                     tokens.push(self.tokenizer.special(control.text()).unwrap());
                 }
                 Piece::Text(text) => self.tokenizer.encode(text, &mut tokens),
+                Piece::Sampled { .. } => unreachable!("nothing is replayed"),
             }
         }
         tokens

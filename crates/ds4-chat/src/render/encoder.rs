@@ -144,6 +144,13 @@ fn push_turn(
             let continued = message.prefix && index + 1 == turns.len();
             // The answer to a task has no reasoning.
             let answers_task = index > 0 && turns[index - 1].task.is_some();
+            if let Some(answer) = message.replay.filter(|_| !continued && !answers_task) {
+                prompt.push_sampled(answer, keeps_reasoning);
+                if !message.wo_eos {
+                    prompt.push(ControlToken::EndOfSentence);
+                }
+                return Ok(());
+            }
             if keeps_reasoning && !answers_task {
                 prompt.push_text(message.reasoning_content.as_deref().unwrap_or_default());
                 // A prefix of reasoning alone is continued as reasoning.
