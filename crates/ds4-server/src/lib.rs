@@ -2,6 +2,8 @@
 //!
 //! - [`openai`], [`responses`] and [`anthropic`] turn request bodies into [`turn::TurnRequest`]s and
 //!   [`turn::TurnEvent`]s into the events of their API.
+//! - [`Inference`] renders prompts, gives them to the engine and assembles what comes back.
+//! - [`serve`] listens.
 //! - [`turn`] is one turn of a conversation in our own terms.
 //!
 //! The crate deliberately knows no tensors: it talks to any
@@ -10,14 +12,22 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+mod formats;
+mod http;
+mod inference;
 pub mod openai;
+mod replay;
 pub mod responses;
+mod settings;
 pub mod turn;
 mod wire;
 
 #[cfg(test)]
 mod golden_tests;
 
+pub use http::{RunningServer, ServerError, serve};
+pub use inference::{Inference, MissingControlToken};
+pub use settings::ServerSettings;
 pub use wire::RequestError;
 
 /// 128 random bits behind `prefix`, in hexadecimal.

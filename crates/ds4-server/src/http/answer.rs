@@ -1,0 +1,72 @@
+//! What the generating endpoints have in common.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::HeaderMap;
+use serde_json::Value;
+
+use super::error::{ApiError, Dialect};
+use super::models::check_model;
+use super::request_body::read_json;
+use super::router::AppState;
+use crate::inference::RunningTurn;
+use crate::turn::{TurnEvent, TurnRequest};
+use crate::wire::RequestError;
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// The JSON body of a request.
+pub(super) async fn body(
+    state: &AppState,
+    dialect: Dialect,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Value, ApiError> {
+    let settings = &state.settings;
+    read_json(headers, body, settings.max_body, settings.read_timeout)
+        .await
+        .map_err(|error| ApiError::new(dialect, error))
+}
+
+/// Makes a turn ready on a thread that may take its time, and starts it.
+pub(super) async fn start(
+    state: &Arc<AppState>,
+    dialect: Dialect,
+    turn: TurnRequest,
+    call_id_prefix: &'static str,
+) -> Result<RunningTurn, ApiError> {
+    check_model(state, &turn.model).map_err(|error| ApiError::new(dialect, error))?;
+    let inference = Arc::clone(&state.inference);
+    let started = tokio::task::spawn_blocking(move || {
+        let prepared = inference.prepare(&turn)?;
+        inference.start(prepared, call_id_prefix)
+    });
+    match started.await {
+        Ok(result) => result.map_err(|error| ApiError::of_turn(dialect, error)),
+        Err(_) => Err(ApiError::new(
+            dialect,
+            RequestError::new("internal error while preparing the request").with_status(500),
+        )),
+    }
+}
+
+/// Runs a turn to its end.
+///
+/// # Errors
+/// It failed.
+pub(super) async fn finish(dialect: Dialect, turn: &mut RunningTurn) -> Result<(), ApiError> {
+    while let Some(event) = turn.next().await {
+        if let TurnEvent::Failed { message } = event {
+            let error = RequestError::new(message).with_status(500);
+            return Err(ApiError::new(dialect, error));
+        }
+    }
+    Ok(())
+}

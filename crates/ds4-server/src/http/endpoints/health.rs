@@ -1,0 +1,82 @@
+//! `GET /health`, `/ready` and `/v1/sessions`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use ds4_engine::Priority;
+use serde_json::json;
+
+use crate::http::error::json_response;
+use crate::http::router::AppState;
+
+/// The server is there. Says nothing else: it needs no key.
+pub(crate) async fn health() -> Response {
+    json_response(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+/// The model is loaded and takes requests.
+pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
+    let status = state.inference.service().status();
+    let facts = state.inference.service().model();
+    json_response(
+        StatusCode::OK,
+        &json!({
+            "status": "ready",
+            "model": state.model_id,
+            "name": facts.name,
+            "fingerprint": facts.fingerprint.to_string(),
+            "backend": facts.backend,
+            "context": facts.context,
+            "kv_cache_type": facts.kv_format.name(),
+            "queued": status.queued,
+            "running": status.running.len(),
+        }),
+    )
+}
+
+/// What the engine is doing.
+pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
+    let status = state.inference.service().status();
+    let running: Vec<_> = status
+        .running
+        .iter()
+        .map(|request| {
+            json!({
+                "id": request.id.0,
+                "priority": match request.priority {
+                    Priority::Background => "low",
+                    Priority::Normal => "normal",
+                    Priority::Interactive => "high",
+                },
+                "prompt_tokens": request.prompt,
+                "prefilled_tokens": request.prefilled,
+                "generated_tokens": request.generated,
+            })
+        })
+        .collect();
+    let (memory, totals) = (&status.memory, &status.totals);
+    json_response(
+        StatusCode::OK,
+        &json!({
+            "running": running,
+            "slots": status.slots,
+            "queued": status.queued,
+            "queue_capacity": status.queue_capacity,
+            "pages": {"total": memory.pages, "free": memory.free_pages, "running": memory.running_pages},
+            "kept": {
+                "points": memory.kept_points,
+                "bytes": memory.kept_bytes,
+                "limit": memory.kept_bytes_limit,
+            },
+            "cached_tokens": {
+                "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
+            },
+            "prompt_tokens": totals.prompt_tokens,
+            "prefilled_tokens": totals.prefilled_tokens,
+            "generated_tokens": totals.generated_tokens,
+            "speed": {"prefill": status.speed.prefill, "decode": status.speed.decode},
+        }),
+    )
+}

@@ -1,0 +1,123 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::json;
+
+use crate::anthropic::{MessageHeader, MessageStream, message_answer, messages_request};
+use crate::http::answer::{body, finish, start};
+use crate::http::error::{ApiError, Dialect, json_response};
+use crate::http::models::check_model;
+use crate::http::router::AppState;
+use crate::http::stream::{EventText, EventWriter, stream_turn};
+use crate::inference::RunningTurn;
+use crate::random_id;
+use crate::turn::TurnEvent;
+
+const DIALECT: Dialect = Dialect::Anthropic;
+
+pub(crate) async fn messages(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let inference = &state.inference;
+    let request = messages_request(&json, inference.sampling(), inference.thinking(), true)
+        .map_err(|error| ApiError::new(DIALECT, error))?;
+    let (model, streams) = (request.model.clone(), request.stream);
+    let id = random_id("msg_");
+    let mut turn = start(&state, DIALECT, request, "toolu_").await?;
+    if streams {
+        let writer = MessageWriter {
+            header: MessageHeader {
+                id,
+                model,
+                usage: turn.usage(),
+            },
+            stream: None,
+        };
+        return Ok(stream_turn(turn, writer, state.settings.keep_alive));
+    }
+    finish(DIALECT, &mut turn).await?;
+    let header = MessageHeader {
+        id,
+        model,
+        usage: turn.usage(),
+    };
+    Ok(json_response(
+        StatusCode::OK,
+        &message_answer(&header, turn.answer()),
+    ))
+}
+
+pub(crate) async fn count_tokens(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let inference = Arc::clone(&state.inference);
+    let failed = |error| ApiError::new(DIALECT, error);
+    let request = messages_request(&json, inference.sampling(), inference.thinking(), false)
+        .map_err(failed)?;
+    check_model(&state, &request.model).map_err(failed)?;
+    let counted = tokio::task::spawn_blocking(move || inference.prompt_tokens(&request));
+    let (tokens, _) = match counted.await {
+        Ok(counted) => counted.map_err(failed)?,
+        Err(_) => {
+            let error = crate::wire::RequestError::new("internal error while counting");
+            return Err(failed(error.with_status(500)));
+        }
+    };
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"input_tokens": tokens.len()}),
+    ))
+}
+
+struct MessageWriter {
+    header: MessageHeader,
+    /// Begun with the first real event: by then it is known how much of the prompt was found.
+    stream: Option<MessageStream>,
+}
+
+impl MessageWriter {
+    fn begin(&mut self, turn: &RunningTurn, out: &mut EventText) -> &mut MessageStream {
+        let header = &mut self.header;
+        self.stream.get_or_insert_with(|| {
+            header.usage = turn.usage();
+            let stream = MessageStream::new(header.clone());
+            out.named(&stream.start());
+            stream
+        })
+    }
+}
+
+impl EventWriter for MessageWriter {
+    fn start(&mut self, _turn: &RunningTurn, out: &mut EventText) {
+        // The head of the answer must not wait.
+        out.comment("ok");
+    }
+
+    fn event(&mut self, event: &TurnEvent, turn: &RunningTurn, out: &mut EventText) {
+        let stream = self.begin(turn, out);
+        if let TurnEvent::Failed { message } = event {
+            out.named(&MessageStream::error(message));
+            return;
+        }
+        for event in stream.event(event) {
+            out.named(&event);
+        }
+    }
+
+    fn sign_of_life(&mut self, out: &mut EventText) {
+        out.named(&MessageStream::ping());
+    }
+
+    fn end(&mut self, _turn: &RunningTurn, _out: &mut EventText) {}
+}

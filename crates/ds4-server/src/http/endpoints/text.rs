@@ -1,0 +1,146 @@
+//! `POST /tokenize`, `/detokenize` and `/render`: what the model sees.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use crate::http::answer::body;
+use crate::http::error::{ApiError, Dialect, json_response};
+use crate::http::router::AppState;
+use crate::turn::TurnRequest;
+use crate::wire::{Fields, RequestError};
+
+const DIALECT: Dialect = Dialect::OpenAi {
+    prompt_field: "messages",
+};
+
+fn failed(error: RequestError) -> ApiError {
+    ApiError::new(DIALECT, error)
+}
+
+/// `{"text": …}` (also `content`, `prompt`) or a conversation, to `{"tokens": […], "count": N}`.
+pub(crate) async fn tokenize(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let fields = Fields::body(&json).map_err(failed)?;
+    let mut text = None;
+    for name in ["text", "content", "prompt"] {
+        text = text.or(fields.string(name).map_err(failed)?);
+    }
+    let ids = match text {
+        Some(text) => {
+            let special = match fields.boolean("add_special").map_err(failed)? {
+                Some(special) => special,
+                None => fields.boolean("parse_special").map_err(failed)?.unwrap_or(false),
+            };
+            let mut ids = Vec::new();
+            let tokenizer = state.inference.tokenizer();
+            if special {
+                tokenizer.encode_with_specials(text, &mut ids);
+            } else {
+                tokenizer.encode(text, &mut ids);
+            }
+            ids
+        }
+        None => {
+            let turn = turn_of(&state, &json)?;
+            state.inference.prompt_tokens(&turn).map_err(failed)?.0
+        }
+    };
+    let limit = state.inference.service().model().context;
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"tokens": ids, "count": ids.len(), "max_model_len": limit}),
+    ))
+}
+
+/// `{"tokens": […]}` to `{"text": …}`.
+pub(crate) async fn detokenize(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let fields = Fields::body(&json).map_err(failed)?;
+    fields.required("tokens").map_err(failed)?;
+    let tokens = fields.array("tokens").map_err(failed)?.unwrap_or_default();
+    let vocabulary = state.inference.tokenizer().vocabulary_size();
+    let ids: Option<Vec<u32>> = tokens
+        .iter()
+        .map(|id| {
+            let id = u32::try_from(id.as_u64()?).ok()?;
+            ((id as usize) < vocabulary).then_some(id)
+        })
+        .collect();
+    let ids = ids.ok_or_else(|| {
+        failed(RequestError::field(
+            "tokens",
+            format!("Invalid 'tokens': expected ids from 0 to {}", vocabulary - 1),
+        ))
+    })?;
+    let text = state.inference.tokenizer().decode_lossy(&ids);
+    // Two spellings, for two families of clients.
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"text": text, "content": text, "prompt": text}),
+    ))
+}
+
+/// A request of any of the APIs to `{"prompt": …, "tokens": N}`.
+pub(crate) async fn render(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Response, ApiError> {
+    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let turn = turn_of(&state, &json)?;
+    let prompt = state.inference.prompt_text(&turn).map_err(failed)?;
+    let (ids, _) = state.inference.prompt_tokens(&turn).map_err(failed)?;
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({"prompt": prompt, "tokens": ids, "count": ids.len()}),
+    ))
+}
+
+/// The turn of a request in any dialect: named by `api`, else told by its fields.
+fn turn_of(state: &AppState, json: &Value) -> Result<TurnRequest, ApiError> {
+    let inference = &state.inference;
+    let (sampling, thinking) = (inference.sampling(), inference.thinking());
+    let api = Fields::body(json)
+        .and_then(|fields| fields.string("api"))
+        .map_err(failed)?;
+    let api = api.unwrap_or_else(|| {
+        let blocks = json["messages"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|message| message["content"].as_array())
+            .flatten()
+            .any(|block| block["type"] == "tool_use" || block["type"] == "tool_result");
+        if json.get("input").is_some() {
+            "responses"
+        } else if blocks || json.get("system").is_some() || json.get("anthropic_version").is_some() {
+            "messages"
+        } else {
+            "chat"
+        }
+    });
+    match api {
+        "chat" => crate::openai::chat_request(json, sampling, thinking).map(|request| request.turn),
+        "messages" => crate::anthropic::messages_request(json, sampling, thinking, false),
+        "responses" => crate::responses::responses_request(json, &[], sampling, thinking)
+            .map(|request| request.turn),
+        other => Err(RequestError::field(
+            "api",
+            format!("Invalid 'api': `{other}`, expected chat, messages or responses"),
+        )),
+    }
+    .map_err(failed)
+}

@@ -1,0 +1,128 @@
+//! Sockets: accepts connections within limits, and stops in good order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::router::{AppState, router};
+use crate::inference::Inference;
+use crate::settings::ServerSettings;
+
+/// Most bytes of a request's head.
+const MAX_HEAD: usize = 64 << 10;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 128;
+
+/// The server could not be started.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A server that accepts connections.
+pub struct RunningServer {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl RunningServer {
+    /// Where it listens; tells the port if the system chose it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, lets requests finish for the time of grace, and ends.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
+    }
+}
+
+/// Starts to listen. Must be called within a tokio runtime.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn serve(
+    settings: ServerSettings,
+    inference: Arc<Inference>,
+) -> Result<RunningServer, ServerError> {
+    let failed = |source| ServerError::Listen {
+        address: settings.address,
+        source,
+    };
+    let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let (stop, stopped) = watch::channel(false);
+    let state = Arc::new(AppState::new(settings, inference));
+    let task = tokio::spawn(accept(listener, state, stopped));
+    Ok(RunningServer {
+        address,
+        stop,
+        task,
+    })
+}
+
+async fn accept(listener: TcpListener, state: Arc<AppState>, mut stopped: watch::Receiver<bool>) {
+    let settings = state.settings.clone();
+    let places = Arc::new(Semaphore::new(settings.max_connections));
+    let service = TowerToHyperService::new(router(state));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // A client that sends its head byte by byte holds a place for no longer than this.
+        .header_read_timeout(settings.read_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_headers(MAX_HEADERS);
+    let graceful = GracefulShutdown::new();
+    loop {
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            _ = stopped.changed() => break,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopped.changed() => break,
+        };
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
+            // No file descriptors left, or the client is gone already: let others end first.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        // Tokens are small and must not wait for each other.
+        let _ = socket.set_nodelay(true);
+        let connection = builder
+            .serve_connection(TokioIo::new(socket), service.clone())
+            .into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // What goes wrong on a connection is the client's to see.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    let _ = tokio::time::timeout(settings.grace, graceful.shutdown()).await;
+}

@@ -1,0 +1,13 @@
+//! Sockets, routes and what every request passes before its endpoint.
+
+mod answer;
+mod endpoints;
+mod error;
+mod guard;
+mod listener;
+mod models;
+mod request_body;
+mod router;
+mod stream;
+
+pub use listener::{RunningServer, ServerError, serve};

@@ -1,0 +1,146 @@
+//! Which request goes where.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+
+use super::endpoints;
+use super::error::{ApiError, Dialect};
+use super::guard::guard;
+use super::models;
+use crate::inference::Inference;
+use crate::responses::KeptResponses;
+use crate::settings::ServerSettings;
+use crate::wire::RequestError;
+
+/// What all requests share.
+pub(crate) struct AppState {
+    pub(crate) settings: ServerSettings,
+    pub(crate) inference: Arc<Inference>,
+    /// The model's own name in requests.
+    pub(crate) model_id: String,
+    /// Seconds since 1970.
+    pub(crate) started: u64,
+    pub(crate) key_hashes: Vec<[u8; 32]>,
+    kept_responses: Mutex<KeptResponses>,
+}
+
+impl AppState {
+    pub(crate) fn new(settings: ServerSettings, inference: Arc<Inference>) -> Self {
+        let keys = settings.api_keys.iter();
+        Self {
+            key_hashes: keys
+                .map(|key| *blake3::hash(key.as_bytes()).as_bytes())
+                .collect(),
+            model_id: model_id(&inference.service().model().name),
+            started: super::answer::now(),
+            kept_responses: Mutex::default(),
+            settings,
+            inference,
+        }
+    }
+
+    pub(crate) fn kept_responses(&self) -> MutexGuard<'_, KeptResponses> {
+        // Nothing that could panic leaves it half changed.
+        self.kept_responses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A name for requests made of the name in the file.
+fn model_id(name: &str) -> String {
+    let mut id = String::new();
+    for c in name.chars() {
+        if c.is_ascii_alphanumeric() || c == '.' {
+            id.push(c.to_ascii_lowercase());
+        } else if !id.ends_with('-') && !id.is_empty() {
+            id.push('-');
+        }
+    }
+    let id = id.trim_end_matches('-');
+    if id.is_empty() {
+        "deepseek-v4".to_owned()
+    } else {
+        id.to_owned()
+    }
+}
+
+/// All routes.
+pub(crate) fn router(state: Arc<AppState>) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(endpoints::chat))
+        .route("/v1/completions", post(endpoints::completions))
+        .route("/v1/responses", post(endpoints::create_response))
+        .route(
+            "/v1/responses/{id}",
+            get(endpoints::get_response).delete(endpoints::delete_response),
+        )
+        .route(
+            "/v1/responses/{id}/cancel",
+            post(endpoints::cancel_response),
+        )
+        .route("/v1/messages", post(endpoints::messages))
+        .route("/v1/messages/count_tokens", post(endpoints::count_tokens))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::get))
+        .route("/v1/sessions", get(endpoints::sessions))
+        .route("/tokenize", post(endpoints::tokenize))
+        .route("/detokenize", post(endpoints::detokenize))
+        .route("/render", post(endpoints::render))
+        .route("/health", get(endpoints::health))
+        .route("/ready", get(endpoints::ready))
+        // Clients that were told a base address without /v1.
+        .route("/chat/completions", post(endpoints::chat))
+        .route("/responses", post(endpoints::create_response))
+        .route("/models", get(models::list))
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&state), guard))
+        .with_state(state)
+}
+
+async fn not_found(request: Request) -> Response {
+    refuse(
+        &request,
+        RequestError::new(format!(
+            "There is no {} {} here",
+            request.method(),
+            request.uri().path()
+        ))
+        .with_status(404),
+    )
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let wants = if request.method() == Method::GET {
+        "POST"
+    } else {
+        "GET"
+    };
+    refuse(
+        &request,
+        RequestError::new(format!(
+            "{} does not take {}, but {wants}",
+            request.uri().path(),
+            request.method()
+        ))
+        .with_status(405),
+    )
+}
+
+fn refuse(request: &Request, error: RequestError) -> Response {
+    let dialect = if request.uri().path().starts_with("/v1/messages") {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi {
+            prompt_field: "messages",
+        }
+    };
+    ApiError::new(dialect, error).into_response()
+}
