@@ -1,123 +1,97 @@
-//! Stop texts in a stream: the answer ends before the first that is complete.
+//! Stop strings in a stream of text.
 
-/// Finds stop texts in text that comes piece by piece, and holds back what could be the start of one.
+/// Ends a stream of text where one of several strings appears, and never lets a part of one through.
 ///
-/// The first stop text to be *complete* ends the answer, the longest if several end at the same place;
-/// this does not depend on how the text is cut. Takes time linear in the text (Knuth, Morris, Pratt).
+/// The string that ends first stops the text; of several that end at the same place, the one that starts
+/// first, so the longest. Text that may become a stop string is held back until it is decided: at most
+/// one byte less than the longest of them.
+///
+/// ```
+/// use ds4_chat::StopMatcher;
+///
+/// let mut stops = StopMatcher::new(["\nUser:", "###"]);
+/// assert_eq!(stops.push("Hello.\nUs"), "Hello.");
+/// assert_eq!(stops.push("ers say #"), "\nUsers say ");
+/// assert_eq!(stops.push("##!"), "");
+/// assert_eq!(stops.matched(), Some("###"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
-    patterns: Vec<Pattern>,
-    /// Text held back: the longest match so far of any pattern.
+    stops: Vec<String>,
+    /// Text that may be the start of a stop string.
     held: String,
-    done: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Pattern {
-    text: String,
-    /// For each prefix, how long its longest proper prefix is that also ends it.
-    failure: Vec<usize>,
-    matched: usize,
-}
-
-impl Pattern {
-    fn new(text: String) -> Self {
-        let bytes = text.as_bytes();
-        let mut failure = vec![0; bytes.len()];
-        let mut matched = 0;
-        for at in 1..bytes.len() {
-            while matched > 0 && bytes[at] != bytes[matched] {
-                matched = failure[matched - 1];
-            }
-            if bytes[at] == bytes[matched] {
-                matched += 1;
-            }
-            failure[at] = matched;
-        }
-        Self {
-            text,
-            failure,
-            matched: 0,
-        }
-    }
-
-    /// Takes a byte; true if the pattern is complete.
-    fn advance(&mut self, byte: u8) -> bool {
-        let bytes = self.text.as_bytes();
-        while self.matched > 0 && bytes[self.matched] != byte {
-            self.matched = self.failure[self.matched - 1];
-        }
-        if bytes[self.matched] == byte {
-            self.matched += 1;
-        }
-        self.matched == bytes.len()
-    }
+    matched: Option<usize>,
 }
 
 impl StopMatcher {
-    /// A matcher for these texts; empty ones are left out.
-    pub fn new(stops: Vec<String>) -> Self {
+    /// A matcher of these strings. Empty ones are left out: they would stop everything.
+    pub fn new<S: Into<String>>(stops: impl IntoIterator<Item = S>) -> Self {
+        let stops = stops.into_iter().map(Into::into);
         Self {
-            patterns: stops
-                .into_iter()
-                .filter(|text| !text.is_empty())
-                .map(Pattern::new)
-                .collect(),
+            stops: stops.filter(|stop| !stop.is_empty()).collect(),
             held: String::new(),
-            done: false,
+            matched: None,
         }
     }
 
-    /// Takes the next text. Gives what certainly belongs to the answer, and the stop text that ends
-    /// it. After that everything is dropped.
-    pub fn push(&mut self, text: &str) -> (String, Option<String>) {
-        if self.done {
-            return (String::new(), None);
+    /// Takes more text and gives what is certain to be before any stop string. Gives nothing once one
+    /// has [matched](Self::matched).
+    pub fn push(&mut self, text: &str) -> String {
+        if self.matched.is_some() {
+            return String::new();
         }
-        if self.patterns.is_empty() {
-            return (text.to_owned(), None);
+        if self.stops.is_empty() {
+            return text.to_owned();
         }
-        let start = self.held.len();
+        let searched = self.held.len();
         self.held.push_str(text);
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            let mut complete = false;
-            for pattern in &mut self.patterns {
-                complete |= pattern.advance(byte);
-            }
-            if !complete {
-                continue;
-            }
-            let longest = self
-                .patterns
-                .iter()
-                .filter(|pattern| pattern.matched == pattern.text.len())
-                .max_by_key(|pattern| pattern.text.len());
-            if let Some(pattern) = longest {
-                let stop = pattern.text.clone();
-                let end = start + at + 1;
-                self.done = true;
-                let mut safe = std::mem::take(&mut self.held);
-                safe.truncate(end - stop.len());
-                return (safe, Some(stop));
-            }
+        if let Some((start, stop)) = self.first_match(searched) {
+            self.matched = Some(stop);
+            self.held.truncate(start);
+            return std::mem::take(&mut self.held);
         }
-        let keep = self
-            .patterns
-            .iter()
-            .map(|pattern| pattern.matched)
-            .max()
-            .unwrap_or(0);
-        // A partial match begins where a character does, so this is a boundary.
-        let rest = self.held.split_off(self.held.len() - keep);
-        (std::mem::replace(&mut self.held, rest), None)
+        let kept = self.undecided();
+        let rest = self.held.split_off(self.held.len() - kept);
+        std::mem::replace(&mut self.held, rest)
     }
 
-    /// Ends the text, or the part of it in which stop texts count: gives what was held back.
+    /// The text that was held back, when the stream ends.
     pub fn finish(&mut self) -> String {
-        for pattern in &mut self.patterns {
-            pattern.matched = 0;
-        }
         std::mem::take(&mut self.held)
+    }
+
+    /// The stop string that ended the text.
+    pub fn matched(&self) -> Option<&str> {
+        self.matched.map(|stop| self.stops[stop].as_str())
+    }
+
+    /// Start and index of the stop string that ends first, which is behind the first `searched` bytes.
+    fn first_match(&self, searched: usize) -> Option<(usize, usize)> {
+        let matches = self.stops.iter().enumerate().filter_map(|(index, stop)| {
+            // What ends behind `searched` starts no earlier than this; at a character, since the held
+            // text begins with one.
+            let mut from = searched.saturating_sub(stop.len() - 1);
+            while !self.held.is_char_boundary(from) {
+                from += 1;
+            }
+            let start = from + self.held[from..].find(stop.as_str())?;
+            Some((start + stop.len(), start, index))
+        });
+        matches.min().map(|(_, start, index)| (start, index))
+    }
+
+    /// Bytes at the end that are the start of a stop string.
+    fn undecided(&self) -> usize {
+        let held = self.held.as_bytes();
+        let longest = self.stops.iter().map(|stop| {
+            let most = held.len().min(stop.len() - 1);
+            (1..=most)
+                .rev()
+                .find(|&length| held.ends_with(&stop.as_bytes()[..length]))
+                .unwrap_or(0)
+        });
+        // A whole character: stop strings are text, so starts of them that match begin with one.
+        longest.max().unwrap_or(0)
     }
 }
 
@@ -127,53 +101,54 @@ mod tests {
 
     use super::*;
 
-    /// The definition: the earliest end of any stop text, the longest of those that end there.
-    fn naive(text: &str, stops: &[String]) -> (String, Option<String>) {
-        for end in 1..=text.len() {
-            let ended = stops
+    /// The whole text at once, by trying every end.
+    fn naive<'a>(text: &str, stops: &'a [String]) -> (String, Option<&'a str>) {
+        for (end, _) in text.char_indices().chain([(text.len(), ' ')]) {
+            let ending = stops
                 .iter()
-                .filter(|stop| {
-                    !stop.is_empty() && text.as_bytes()[..end].ends_with(stop.as_bytes())
-                })
-                .max_by_key(|stop| stop.len());
-            if let Some(stop) = ended {
-                return (text[..end - stop.len()].to_owned(), Some(stop.clone()));
+                .filter(|stop| !stop.is_empty() && text[..end].ends_with(stop.as_str()));
+            if let Some(stop) = ending.max_by_key(|stop| stop.len()) {
+                return (text[..end - stop.len()].to_owned(), Some(stop));
             }
         }
         (text.to_owned(), None)
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
-        fn however_it_is_cut_the_answer_is_that_of_a_search_in_the_whole(
-            pieces in prop::collection::vec("[abé]{0,4}", 0..8),
-            stops in prop::collection::vec("[abé]{0,3}", 0..4),
+        fn any_cut_gives_what_the_whole_text_gives(
+            pieces in prop::collection::vec("[abé€😀\n]{0,4}", 0..12),
+            stops in prop::collection::vec("[abé€😀\n]{0,4}", 0..4),
         ) {
-            let whole: String = pieces.concat();
-            let (expected, expected_stop) = naive(&whole, &stops);
-            let mut matcher = StopMatcher::new(stops);
-            let (mut text, mut stop) = (String::new(), None);
+            let text = pieces.concat();
+            let (expected, stop) = naive(&text, &stops);
+            let mut matcher = StopMatcher::new(stops.clone());
+            let mut found = String::new();
+            let mut seen = String::new();
             for piece in &pieces {
-                let (safe, matched) = matcher.push(piece);
-                text.push_str(&safe);
-                prop_assert!(expected.starts_with(&text), "{text:?} leaked, expected {expected:?}");
-                stop = stop.or(matched);
+                found.push_str(&matcher.push(piece));
+                seen.push_str(piece);
+                // Nothing of a stop string leaks, and only what may become one is held.
+                prop_assert!(expected.starts_with(&found));
+                if matcher.matched().is_none() {
+                    let held = &seen[found.len()..];
+                    prop_assert!(held.is_empty() || stops.iter().any(|stop| stop.len() > held.len() && stop.starts_with(held)));
+                }
             }
-            text.push_str(&matcher.finish());
-            prop_assert_eq!(text, expected);
-            prop_assert_eq!(stop, expected_stop);
+            found.push_str(&matcher.finish());
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(matcher.matched(), stop);
         }
     }
 
     #[test]
-    fn only_what_could_be_a_start_is_held_back() {
-        let mut matcher = StopMatcher::new(vec!["</END>".to_owned(), "STOP".to_owned()]);
-        assert_eq!(matcher.push("hello </"), ("hello ".to_owned(), None));
-        assert_eq!(matcher.push("b> S"), ("</b> ".to_owned(), None));
-        assert_eq!(
-            matcher.push("TOPPED"),
-            (String::new(), Some("STOP".to_owned()))
-        );
-        assert_eq!(matcher.push("more"), (String::new(), None));
+    fn nothing_follows_a_match() {
+        let mut matcher = StopMatcher::new(["b"]);
+        assert_eq!(matcher.push("abc"), "a");
+        assert_eq!(matcher.push("abc"), "");
+        assert_eq!(matcher.finish(), "");
+        assert_eq!(matcher.matched(), Some("b"));
     }
 }

@@ -58,7 +58,10 @@ pub(crate) enum TurnError {
     /// The prompt leaves no room for an answer.
     TooLong { tokens: usize, context: usize },
     /// Too many wait.
-    Busy { message: String, retry_after: Duration },
+    Busy {
+        message: String,
+        retry_after: Duration,
+    },
     /// The engine takes nothing.
     Unavailable(String),
 }
@@ -109,10 +112,8 @@ impl Inference {
                 id(ControlToken::BeginOfSentence)?,
             ],
         };
-        let grammars = ds4_grammar::GrammarFactory::in_background(
-            &tokenizer,
-            GrammarLimits::default(),
-        );
+        let grammars =
+            ds4_grammar::GrammarFactory::in_background(&tokenizer, GrammarLimits::default());
         Ok(Self {
             service,
             tokenizer,
@@ -242,15 +243,13 @@ impl Inference {
         let last = turn.conversation.messages.last();
         let continues = last.is_some_and(|message| message.prefix);
         // A prefix of the answer itself comes after the reasoning.
-        let in_answer =
-            continues && last.is_some_and(|message| !message.content.text().is_empty());
+        let in_answer = continues && last.is_some_and(|message| !message.content.text().is_empty());
         let reasons = thinking && !in_answer;
         let forced = matches!(
             turn.tool_use,
             ToolUse::Required | ToolUse::Named(_) | ToolUse::Among { required: true, .. }
         );
-        let starts_in_tool_calls =
-            forced && !thinking && !turn.tools.is_empty() && !continues;
+        let starts_in_tool_calls = forced && !thinking && !turn.tools.is_empty() && !continues;
         let grammar = formats::grammar(&self.grammars, turn, starts_in_tool_calls)?;
         let room = context - prompt.len();
         let max_tokens = turn.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS).min(room);
@@ -261,14 +260,14 @@ impl Inference {
             automaton: Box::new(grammar.constraint()),
             starts_after: reasons.then_some(self.controls.think_end),
         });
-        request.reasoning = turn
-            .reasoning_budget
-            .filter(|_| reasons)
-            .map(|tokens| ReasoningBudget {
-                tokens,
-                end: self.controls.think_end,
-                closing: vec![self.controls.think_end],
-            });
+        request.reasoning =
+            turn.reasoning_budget
+                .filter(|_| reasons)
+                .map(|tokens| ReasoningBudget {
+                    tokens,
+                    end: self.controls.think_end,
+                    closing: vec![self.controls.think_end],
+                });
         request.logprobs = turn.top_logprobs;
         request.priority = turn.priority;
         request.cache_key = turn.cache_key.as_deref().map(|key| {
@@ -382,8 +381,7 @@ impl Inference {
                 context,
             });
         }
-        let mut request =
-            GenerationRequest::new(prompt.clone(), completion.max_tokens.min(room));
+        let mut request = GenerationRequest::new(prompt.clone(), completion.max_tokens.min(room));
         request.sampling = turn.sampling.clone();
         request.stop_tokens = self.controls.ends.clone();
         request.priority = turn.priority;
@@ -587,9 +585,10 @@ impl RunningTurn {
 
     /// Keeps the tokens for the next request of this conversation.
     fn remember(&mut self) {
-        let whole = self.answer.end.as_ref().is_some_and(|end| {
-            matches!(end.reason, FinishReason::Stop | FinishReason::ToolCalls)
-        });
+        let whole =
+            self.answer.end.as_ref().is_some_and(|end| {
+                matches!(end.reason, FinishReason::Stop | FinishReason::ToolCalls)
+            });
         if !self.remembered || !whole || self.answer.calls.iter().any(|call| !call.complete) {
             return;
         }
@@ -598,7 +597,12 @@ impl RunningTurn {
         let Some(sampled) = SampledAnswer::new(sampled, self.thinking, think_end) else {
             return;
         };
-        let calls: Vec<String> = self.answer.calls.iter().map(|call| call.id.clone()).collect();
+        let calls: Vec<String> = self
+            .answer
+            .calls
+            .iter()
+            .map(|call| call.id.clone())
+            .collect();
         let place = self.place.then_parts(
             Role::Assistant,
             &self.answer.text,

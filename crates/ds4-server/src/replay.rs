@@ -57,7 +57,10 @@ impl VisibleHash {
     /// After one more message: its role, text, and the ids of its calls. Reasoning and arguments
     /// are left out, because clients drop and rewrite them.
     pub(crate) fn then(self, message: &Message) -> Self {
-        let call_ids = message.tool_calls.iter().filter_map(|call| call.id.as_deref());
+        let call_ids = message
+            .tool_calls
+            .iter()
+            .filter_map(|call| call.id.as_deref());
         self.then_parts(
             message.role,
             &message.content.text(),
@@ -196,8 +199,14 @@ mod tests {
         let sampled = || SampledAnswer::new(vec![1, THINK_END, 2], true, THINK_END).unwrap();
         memory.remember(VisibleHash(1, 1), vec!["a".into(), "b".into()], sampled());
         let anywhere = VisibleHash::start();
-        assert_eq!(*memory.find(&calling(&["a", "b"]), anywhere).unwrap(), sampled());
-        assert!(memory.find(&calling(&["a"]), anywhere).is_none(), "a call was cut out");
+        assert_eq!(
+            *memory.find(&calling(&["a", "b"]), anywhere).unwrap(),
+            sampled()
+        );
+        assert!(
+            memory.find(&calling(&["a"]), anywhere).is_none(),
+            "a call was cut out"
+        );
         assert!(memory.find(&calling(&["a", "x"]), anywhere).is_none());
         assert!(memory.find(&calling(&["x"]), anywhere).is_none());
     }
@@ -208,7 +217,11 @@ mod tests {
         let user = Message::new(Role::User, "question");
         let answer = Message::new(Role::Assistant, "answer\n");
         let place = VisibleHash::start().then(&user).then(&answer);
-        memory.remember(place, vec![], SampledAnswer::new(vec![5], false, THINK_END).unwrap());
+        memory.remember(
+            place,
+            vec![],
+            SampledAnswer::new(vec![5], false, THINK_END).unwrap(),
+        );
         let again = VisibleHash::start()
             .then(&user)
             .then(&Message::new(Role::Assistant, "answer"));

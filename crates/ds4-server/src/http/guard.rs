@@ -61,7 +61,12 @@ pub(crate) async fn guard(
 fn host_of(request: &Request) -> Option<String> {
     let text = match request.uri().host() {
         Some(host) => host.to_owned(),
-        None => request.headers().get(header::HOST)?.to_str().ok()?.to_owned(),
+        None => request
+            .headers()
+            .get(header::HOST)?
+            .to_str()
+            .ok()?
+            .to_owned(),
     };
     let host = match text.strip_prefix('[') {
         // An IPv6 address in brackets.
@@ -97,7 +102,8 @@ fn allow(origin: &HeaderValue, state: &AppState) -> Option<HeaderValue> {
 
 /// Whether the page that sends the request is the server's own.
 fn is_own(headers: &HeaderMap) -> bool {
-    let (Some(origin), Some(host)) = (headers.get(header::ORIGIN), headers.get(header::HOST)) else {
+    let (Some(origin), Some(host)) = (headers.get(header::ORIGIN), headers.get(header::HOST))
+    else {
         return false;
     };
     let (Ok(origin), Ok(host)) = (origin.to_str(), host.to_str()) else {

@@ -19,7 +19,10 @@ pub(crate) async fn read_json(
     timeout: Duration,
 ) -> Result<Value, RequestError> {
     if let Some(length) = headers.get(header::CONTENT_LENGTH) {
-        let length = length.to_str().ok().and_then(|text| text.parse::<u64>().ok());
+        let length = length
+            .to_str()
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok());
         if length.is_some_and(|length| length > limit as u64) {
             return Err(too_long(limit));
         }
@@ -40,7 +43,9 @@ pub(crate) async fn read_json(
                 }
                 source = error.source();
             }
-            return Err(RequestError::new(format!("the body could not be read: {error}")));
+            return Err(RequestError::new(format!(
+                "the body could not be read: {error}"
+            )));
         }
         Ok(Ok(bytes)) => bytes,
     };

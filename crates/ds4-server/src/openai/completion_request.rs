@@ -58,7 +58,10 @@ pub fn completion_request(
         ("suffix", "filling in the middle is not supported"),
         ("logprobs", "use /v1/chat/completions for log probabilities"),
     ] {
-        if body.get(name).is_some_and(|value| value != 0 && value != false) {
+        if body
+            .get(name)
+            .is_some_and(|value| value != 0 && value != false)
+        {
             return Err(RequestError::unsupported(name, why));
         }
     }
@@ -96,8 +99,12 @@ fn prompt(body: &Fields<'_>) -> Result<(String, Option<Vec<u32>>), RequestError>
         Value::String(text) => Ok((text.clone(), None)),
         Value::Array(items) => match items.as_slice() {
             [Value::String(text)] => Ok((text.clone(), None)),
-            [Value::Array(ids)] => ids_of(ids).map(|ids| (String::new(), Some(ids))).ok_or_else(wrong),
-            ids => ids_of(ids).map(|ids| (String::new(), Some(ids))).ok_or_else(wrong),
+            [Value::Array(ids)] => ids_of(ids)
+                .map(|ids| (String::new(), Some(ids)))
+                .ok_or_else(wrong),
+            ids => ids_of(ids)
+                .map(|ids| (String::new(), Some(ids)))
+                .ok_or_else(wrong),
         },
         _ => Err(wrong()),
     }

@@ -138,9 +138,9 @@ impl Assembler {
             match event {
                 Event::Reasoning(text) => out.push(TurnEvent::Reasoning(text)),
                 Event::Content(text) => {
-                    let (safe, matched) = self.stop.push(&text);
+                    let safe = self.stop.push(&text);
                     push_text(safe, out);
-                    self.stopped_by = matched;
+                    self.stopped_by = self.stop.matched().map(str::to_owned);
                 }
                 Event::ToolCallStart { index, name } => {
                     // The answer's text is over: nothing more can complete a stop text.

@@ -32,7 +32,9 @@ fn failed(error: RequestError) -> ApiError {
 fn unknown(id: &str) -> ApiError {
     let error = RequestError::field(
         "previous_response_id",
-        format!("Response with id '{id}' not found: it was not stored, or is forgotten; send the whole input"),
+        format!(
+            "Response with id '{id}' not found: it was not stored, or is forgotten; send the whole input"
+        ),
     );
     failed(error.with_status(404).with_code("response_not_found"))
 }
@@ -45,7 +47,10 @@ pub(crate) async fn create_response(
     let json = body(&state, DIALECT, &headers, bytes).await?;
     let before = match previous_response_id(&json).map_err(failed)? {
         None => Vec::new(),
-        Some(id) => state.kept_responses().history(id).ok_or_else(|| unknown(id))?,
+        Some(id) => state
+            .kept_responses()
+            .history(id)
+            .ok_or_else(|| unknown(id))?,
     };
     let inference = &state.inference;
     let request = responses_request(&json, &before, inference.sampling(), inference.thinking())

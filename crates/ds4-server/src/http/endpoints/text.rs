@@ -38,7 +38,10 @@ pub(crate) async fn tokenize(
         Some(text) => {
             let special = match fields.boolean("add_special").map_err(failed)? {
                 Some(special) => special,
-                None => fields.boolean("parse_special").map_err(failed)?.unwrap_or(false),
+                None => fields
+                    .boolean("parse_special")
+                    .map_err(failed)?
+                    .unwrap_or(false),
             };
             let mut ids = Vec::new();
             let tokenizer = state.inference.tokenizer();
@@ -82,7 +85,10 @@ pub(crate) async fn detokenize(
     let ids = ids.ok_or_else(|| {
         failed(RequestError::field(
             "tokens",
-            format!("Invalid 'tokens': expected ids from 0 to {}", vocabulary - 1),
+            format!(
+                "Invalid 'tokens': expected ids from 0 to {}",
+                vocabulary - 1
+            ),
         ))
     })?;
     let text = state.inference.tokenizer().decode_lossy(&ids);
@@ -126,7 +132,8 @@ fn turn_of(state: &AppState, json: &Value) -> Result<TurnRequest, ApiError> {
             .any(|block| block["type"] == "tool_use" || block["type"] == "tool_result");
         if json.get("input").is_some() {
             "responses"
-        } else if blocks || json.get("system").is_some() || json.get("anthropic_version").is_some() {
+        } else if blocks || json.get("system").is_some() || json.get("anthropic_version").is_some()
+        {
             "messages"
         } else {
             "chat"
