@@ -30,21 +30,16 @@ pub use inference::{Inference, MissingControlToken};
 pub use settings::ServerSettings;
 pub use wire::RequestError;
 
-/// 128 random bits behind `prefix`, in hexadecimal.
-fn random_id(prefix: &str) -> String {
-    let mut bytes = [0u8; 16];
-    // Without randomness of the system nothing else works either; ids stay unique by the time then.
-    if getrandom::fill(&mut bytes).is_err() {
-        let now = std::time::SystemTime::now()
+/// Random bits of the system; the time where it has none.
+fn random_bits() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        bytes = now.to_le_bytes();
-    }
-    let mut id = String::with_capacity(prefix.len() + 32);
-    id.push_str(prefix);
-    for byte in bytes {
-        id.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        id.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-    }
-    id
+            .map_or(0, |since| since.as_nanos() as u64)
+    })
+}
+
+/// 128 random bits behind `prefix`, in hexadecimal: an id that nobody can guess.
+fn random_id(prefix: &str) -> String {
+    format!("{prefix}{:016x}{:016x}", random_bits(), random_bits())
 }

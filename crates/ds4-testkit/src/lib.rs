@@ -22,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod scripted;
 pub mod conformance;
 pub mod device;
 pub mod golden;

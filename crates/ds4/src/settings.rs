@@ -9,7 +9,8 @@ use ds4_gguf::Metadata;
 use ds4_model::{KvFormat, ModelShape, Steering};
 
 use crate::arguments::{
-    ChatArguments, EngineArguments, KvTypeName, SamplingArguments, ThinkingArguments,
+    ChatArguments, EngineArguments, KvTypeName, SamplingArguments, ServeArguments,
+    ThinkingArguments,
 };
 use crate::loaded_model::Vocabulary;
 use crate::steering_file;
@@ -105,6 +106,44 @@ impl ChatSettings {
     /// The system text of a new conversation.
     pub(crate) fn system_text(&self) -> &str {
         self.system.as_deref().unwrap_or(DEFAULT_SYSTEM)
+    }
+}
+
+/// Settings of the server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServeSettings {
+    pub(crate) engine: EngineOptions,
+    pub(crate) sampling: SamplerSettings,
+    pub(crate) steering: Option<Steering>,
+    pub(crate) thinking: Thinking,
+    pub(crate) vintage: Vintage,
+}
+
+impl ServeSettings {
+    /// Combines what the user said with what the model recommends and the defaults.
+    pub(crate) fn new(
+        arguments: &ServeArguments,
+        shape: &ModelShape,
+        metadata: &Metadata,
+        vocabulary: &Vocabulary,
+    ) -> anyhow::Result<Self> {
+        let context = arguments
+            .ctx
+            .unwrap_or_else(|| shape.context.min(DEFAULT_CONTEXT));
+        let engine = EngineOptions {
+            context,
+            sessions: arguments.sessions,
+            cache_tokens: Some(arguments.cache_tokens.unwrap_or(2 * context).max(context)),
+            kv_format: kv_format(shape, arguments.engine.kv_cache_type, false),
+            ..engine_options(&arguments.engine)
+        };
+        Ok(Self {
+            engine,
+            sampling: sampling(&arguments.sampling, metadata)?,
+            steering: steering_file::load(&arguments.steering, shape)?,
+            thinking: Thinking::from_arguments(&arguments.thinking),
+            vintage: vocabulary.vintage(arguments.vintage),
+        })
     }
 }
 

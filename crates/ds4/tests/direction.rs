@@ -19,6 +19,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ds4-eval", &["ds4-chat"]),
     ("ds4-grammar", &["ds4-chat", "ds4-engine", "ds4-tokenizer"]),
+    (
+        "ds4-server",
+        &["ds4-chat", "ds4-engine", "ds4-grammar", "ds4-tokenizer"],
+    ),
     ("ds4-quantize", &["ds4-gguf", "ds4-model", "ds4-quant"]),
     ("ds4-synthetic", &["ds4-gguf", "ds4-quant"]),
     (

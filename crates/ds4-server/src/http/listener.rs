@@ -13,6 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use axum::Router;
+
+use super::front::Front;
 use super::router::{AppState, router};
 use crate::inference::Inference;
 use crate::settings::ServerSettings;
@@ -37,8 +40,12 @@ pub enum ServerError {
 }
 
 /// A server that accepts connections.
+///
+/// Until [`open`](Self::open) gives it a model it answers that one is being loaded.
 pub struct RunningServer {
     address: SocketAddr,
+    settings: ServerSettings,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -47,6 +54,22 @@ impl RunningServer {
     /// Where it listens; tells the port if the system chose it.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Tells clients how far loading is.
+    pub fn loading(&self, done: usize, total: usize) {
+        self.front.loading(done, total);
+    }
+
+    /// Serves this model from now on. Without effect if there is one already.
+    pub fn open(&self, inference: Arc<Inference>) {
+        let settings = ServerSettings {
+            // The port may have been chosen by the system.
+            address: self.address,
+            ..self.settings.clone()
+        };
+        self.front
+            .open(router(Arc::new(AppState::new(settings, inference))));
     }
 
     /// Stops accepting, lets requests finish for the time of grace, and ends.
@@ -60,10 +83,7 @@ impl RunningServer {
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub async fn serve(
-    settings: ServerSettings,
-    inference: Arc<Inference>,
-) -> Result<RunningServer, ServerError> {
+pub async fn serve(settings: ServerSettings) -> Result<RunningServer, ServerError> {
     let failed = |source| ServerError::Listen {
         address: settings.address,
         source,
@@ -71,19 +91,30 @@ pub async fn serve(
     let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
-    let state = Arc::new(AppState::new(settings, inference));
-    let task = tokio::spawn(accept(listener, state, stopped));
+    let front = Arc::new(Front::default());
+    let task = tokio::spawn(accept(
+        listener,
+        settings.clone(),
+        Front::router(Arc::clone(&front)),
+        stopped,
+    ));
     Ok(RunningServer {
         address,
+        settings,
+        front,
         stop,
         task,
     })
 }
 
-async fn accept(listener: TcpListener, state: Arc<AppState>, mut stopped: watch::Receiver<bool>) {
-    let settings = state.settings.clone();
+async fn accept(
+    listener: TcpListener,
+    settings: ServerSettings,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(settings.max_connections));
-    let service = TowerToHyperService::new(router(state));
+    let service = TowerToHyperService::new(router);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()

@@ -3,6 +3,7 @@
 mod answer;
 mod endpoints;
 mod error;
+mod front;
 mod guard;
 mod listener;
 mod models;

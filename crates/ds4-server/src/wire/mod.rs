@@ -11,5 +11,5 @@ pub use error::RequestError;
 pub(crate) use fields::Fields;
 pub(crate) use format::{format, guided, shown};
 pub(crate) use sampling::{max_tokens, sampling, stop};
-pub(crate) use thinking::{ThinkingChoice, thinking};
+pub(crate) use thinking::thinking;
 pub(crate) use tools::{Tools, joined};

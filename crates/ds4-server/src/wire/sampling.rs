@@ -7,6 +7,8 @@ use super::{Fields, RequestError};
 /// Most stop texts of a request, and their longest length in bytes.
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 4096;
+/// Most entries of a logit bias, as in OpenAI's API.
+const MAX_BIASES: usize = 1024;
 
 /// Reads `temperature`, `top_p`, `top_k`, `min_p` and `seed` over the server's defaults.
 ///
@@ -45,8 +47,29 @@ pub(crate) fn sampling(
         // -1 is how some clients say "all".
         settings.top_k = usize::try_from(top_k.max(0)).unwrap_or(0);
     }
-    if let Some(seed) = body.integer("seed")? {
-        settings.seed = seed.cast_unsigned();
+    settings.seed = match body.integer("seed")? {
+        Some(seed) => seed.cast_unsigned(),
+        // Equal requests without a seed are to differ.
+        None => crate::random_bits(),
+    };
+    for (name, low, high) in [
+        ("frequency_penalty", -2.0, 2.0),
+        ("presence_penalty", -2.0, 2.0),
+        ("repetition_penalty", 0.01, 100.0),
+    ] {
+        if let Some(value) = range(name, low, high, false)? {
+            match name {
+                "frequency_penalty" => settings.penalties.frequency = value,
+                "presence_penalty" => settings.penalties.presence = value,
+                _ => settings.penalties.repetition = value,
+            }
+        }
+    }
+    if let Some(typical) = range("typical_p", 0.0, 1.0, true)? {
+        settings.typical_p = typical;
+    }
+    if let Some(bias) = logit_bias(body)? {
+        settings.logit_bias = Some(bias.into());
     }
     Ok(settings)
 }
@@ -94,4 +117,29 @@ pub(crate) fn stop(body: &Fields<'_>, name: &str) -> Result<Vec<String>, Request
         return Err(wrong(&format!("texts of 1 to {MAX_STOP_BYTES} bytes")));
     }
     Ok(stops)
+}
+
+/// Reads `logit_bias`: token ids as text to numbers of at most 100.
+fn logit_bias(body: &Fields<'_>) -> Result<Option<Vec<(u32, f32)>>, RequestError> {
+    let Some(fields) = body.object("logit_bias")? else {
+        return Ok(None);
+    };
+    let wrong = || {
+        RequestError::field(
+            "logit_bias",
+            format!(
+                "Invalid 'logit_bias': expected at most {MAX_BIASES} token ids with values from -100 to 100"
+            ),
+        )
+    };
+    if fields.map().len() > MAX_BIASES {
+        return Err(wrong());
+    }
+    let mut bias = Vec::with_capacity(fields.map().len());
+    for (id, value) in fields.map() {
+        let id: u32 = id.parse().map_err(|_| wrong())?;
+        let value = value.as_f64().filter(|value| value.abs() <= 100.0);
+        bias.push((id, value.ok_or_else(wrong)? as f32));
+    }
+    Ok(Some(bias))
 }

@@ -4,10 +4,12 @@ mod chat;
 mod engine;
 mod model;
 mod program;
+mod serve;
 mod steering;
 
 pub(crate) use chat::{ChatArguments, SamplingArguments, ThinkingArguments};
 pub(crate) use engine::{BackendName, EngineArguments, KvTypeName};
 pub(crate) use model::{ModelArgument, VintageName, VocabularyArguments};
 pub(crate) use program::{Arguments, Command};
+pub(crate) use serve::ServeArguments;
 pub(crate) use steering::SteeringArguments;

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use super::ChatArguments;
+use super::{ChatArguments, ServeArguments};
 use crate::commands::bench::BenchArguments;
 use crate::commands::cache::CacheArguments;
 use crate::commands::completions::CompletionsArguments;
@@ -56,6 +56,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Download a published model; without a name, list them
     Download(DownloadArguments),
+    /// Serve the APIs of OpenAI and Anthropic over HTTP
+    Serve(ServeArguments),
     /// Show what is in a model file, and the memory it will take
     Inspect(InspectArguments),
     /// Show the memory for several contexts and KV cache types

@@ -16,6 +16,7 @@ pub(crate) mod plan;
 pub(crate) mod quantize;
 pub(crate) mod render;
 pub(crate) mod score;
+pub(crate) mod serve;
 pub(crate) mod steer;
 pub(crate) mod synth;
 pub(crate) mod tokenize;

@@ -1,0 +1,193 @@
+//! `ds4 serve`: the HTTP server.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use ds4_engine::{Engine, EngineHandle, EngineOptions, MemoryPlan, ServiceOptions, Shutdown};
+use ds4_model::ModelShape;
+use ds4_server::turn::Thinking as ServerThinking;
+use ds4_server::{Inference, RunningServer, ServerSettings, serve};
+
+use crate::arguments::ServeArguments;
+use crate::failure::UsageError;
+use crate::interrupt::{ArmedInterrupt, Interrupt};
+use crate::loaded_model::Vocabulary;
+use crate::machine_memory;
+use crate::model_file::ModelFile;
+use crate::output::Output;
+use crate::settings::{ServeSettings, Thinking};
+
+/// How often the program looks whether it was told to stop.
+const POLL: Duration = Duration::from_millis(50);
+/// How long requests may go on after that.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Serves until Ctrl-C or SIGTERM.
+pub(crate) fn run(
+    arguments: &ServeArguments,
+    output: &mut Output,
+    interrupt: &Arc<Interrupt>,
+) -> anyhow::Result<()> {
+    let settings = server_settings(arguments)?;
+    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.introduce(output);
+    let shape = ModelShape::from_file(&model.file)?;
+    let vocabulary = Vocabulary::of_file(&model.file)?;
+    let serve_settings = ServeSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
+    machine_memory::check(&MemoryPlan::for_file(&model.file, &serve_settings.engine)?)?;
+    let armed = interrupt.arm();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the server's threads")?
+        .block_on(serve_model(
+            &model,
+            vocabulary,
+            serve_settings,
+            settings,
+            arguments.max_queue,
+            output,
+            &armed,
+        ))
+}
+
+async fn serve_model(
+    model: &ModelFile,
+    vocabulary: Vocabulary,
+    settings: ServeSettings,
+    server_settings: ServerSettings,
+    queue: usize,
+    output: &mut Output,
+    armed: &ArmedInterrupt<'_>,
+) -> anyhow::Result<()> {
+    let server = Arc::new(serve(server_settings).await?);
+    output.note(&format!("listening on http://{}", server.address()));
+    let engine = load(model, &settings, &server).await?;
+    let options = ServiceOptions {
+        queue,
+        ..ServiceOptions::default()
+    };
+    let handle = Arc::new(EngineHandle::start(engine, options)?);
+    let service: Arc<dyn ds4_engine::InferenceService> = Arc::clone(&handle) as _;
+    let inference = Inference::new(
+        service,
+        vocabulary.tokenizer,
+        settings.vintage,
+        settings.sampling,
+        server_thinking(settings.thinking),
+    )?;
+    server.open(Arc::new(inference));
+    output.note("ready");
+    wait_for_stop(armed).await?;
+    output.note("stopping: running requests may finish; Ctrl-C again ends at once");
+    let stopping = tokio::task::spawn_blocking(move || handle.shutdown(Shutdown::Finish));
+    match Arc::try_unwrap(server) {
+        Ok(server) => server.stop().await,
+        Err(_) => return Err(anyhow!("the server is still in use")),
+    }
+    // What has not ended by now is cancelled when the handle is dropped.
+    let _ = tokio::time::timeout(Duration::from_secs(1), stopping).await;
+    Ok(())
+}
+
+/// Loads the model on a thread of its own, so that the sockets answer meanwhile.
+async fn load(
+    model: &ModelFile,
+    settings: &ServeSettings,
+    server: &Arc<RunningServer>,
+) -> anyhow::Result<Engine> {
+    let options: EngineOptions = settings.engine;
+    let steering = settings.steering.clone();
+    let label = model.label.clone();
+    let progress = Arc::clone(server);
+    // The file is a mapping shared by reference.
+    std::thread::scope(|scope| {
+        let loading = scope.spawn(|| {
+            let mut engine = Engine::open(&model.file, None, &options, &mut |loaded| {
+                progress.loading(loaded.tensors, loaded.total);
+            })
+            .with_context(|| format!("cannot load the model `{label}`"))?;
+            if let Some(steering) = &steering {
+                engine
+                    .steer(steering)
+                    .with_context(|| format!("cannot steer the model `{label}`"))?;
+            }
+            anyhow::Ok(engine)
+        });
+        // The other worker serves the sockets while this one waits.
+        tokio::task::block_in_place(|| loading.join())
+            .unwrap_or_else(|_| Err(anyhow!("loading the model failed in an unforeseen way")))
+    })
+}
+
+async fn wait_for_stop(armed: &ArmedInterrupt<'_>) -> anyhow::Result<()> {
+    #[cfg(unix)]
+    let mut terminate =
+        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+            .context("cannot take over SIGTERM")?;
+    loop {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            () = tokio::time::sleep(POLL) => {}
+        }
+        #[cfg(not(unix))]
+        tokio::time::sleep(POLL).await;
+        if armed.is_cancelled() {
+            return Ok(());
+        }
+    }
+}
+
+fn server_settings(arguments: &ServeArguments) -> anyhow::Result<ServerSettings> {
+    let mut api_keys = arguments.api_key.clone();
+    if let Some(path) = &arguments.api_key_file {
+        api_keys.extend(keys_of(path)?);
+    }
+    if api_keys.iter().any(|key| key.trim().is_empty()) {
+        return Err(UsageError("an API key is empty".to_owned()).into());
+    }
+    if !arguments.host.is_loopback() && api_keys.is_empty() {
+        return Err(UsageError(format!(
+            "listening on {} lets others in: give a key with --api-key or --api-key-file",
+            arguments.host
+        ))
+        .into());
+    }
+    Ok(ServerSettings {
+        address: SocketAddr::new(arguments.host, arguments.port),
+        api_keys,
+        allowed_hosts: arguments.allow_host.clone(),
+        allowed_origins: arguments.allow_origin.clone(),
+        aliases: arguments.alias.clone(),
+        grace: GRACE,
+        ..ServerSettings::default()
+    })
+}
+
+fn keys_of(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the keys in `{}`", path.display()))?;
+    let keys: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    if keys.is_empty() {
+        return Err(anyhow!("`{}` holds no key", path.display()));
+    }
+    Ok(keys)
+}
+
+fn server_thinking(thinking: Thinking) -> ServerThinking {
+    match thinking {
+        Thinking::Off => ServerThinking::Off,
+        Thinking::High => ServerThinking::On(ds4_chat::ReasoningEffort::High),
+        Thinking::Max => ServerThinking::On(ds4_chat::ReasoningEffort::Max),
+    }
+}
