@@ -22,11 +22,11 @@
 
 #![forbid(unsafe_code)]
 
-pub mod scripted;
 pub mod conformance;
 pub mod device;
 pub mod golden;
 mod golden_model;
+pub mod scripted;
 pub mod sequence_state;
 pub mod stages;
 pub mod suite;

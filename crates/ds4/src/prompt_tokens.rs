@@ -24,7 +24,9 @@ pub(crate) fn push_piece(
         Piece::Special(token) => ids.push(control_id(tokenizer, *token)?),
         Piece::Text(text) => tokenizer.encode(text, ids),
         Piece::Sampled { .. } => {
-            return Err(anyhow!("the prompt refers to a sampled answer that is not known here"));
+            return Err(anyhow!(
+                "the prompt refers to a sampled answer that is not known here"
+            ));
         }
     }
     Ok(())

@@ -126,9 +126,8 @@ async fn load(
 
 async fn wait_for_stop(armed: &ArmedInterrupt<'_>) -> anyhow::Result<()> {
     #[cfg(unix)]
-    let mut terminate =
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-            .context("cannot take over SIGTERM")?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .context("cannot take over SIGTERM")?;
     loop {
         #[cfg(unix)]
         tokio::select! {
