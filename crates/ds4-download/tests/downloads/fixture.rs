@@ -20,7 +20,7 @@ pub(crate) fn settings(endpoint: &str) -> Settings {
         connections: 3,
         range_bytes: PIECE as u64,
         connect_timeout: Duration::from_secs(2),
-        read_timeout: Duration::from_millis(300),
+        read_timeout: Duration::from_secs(1),
         retry: RetryPolicy {
             attempts: 4,
             first_wait: Duration::from_millis(2),
