@@ -67,8 +67,8 @@ def handwritten():
         yield {"category": category, "messages": messages, "thinking": ("off", "high")[index % 2], "max_tokens": 300, "check": check}, None
 
 
-def mode_of(index):
-    return ("high", "off")[index % 2]
+def mode_of(rng):
+    return rng.choice(("high", "off"))
 
 
 def help_cases(rng, count):
@@ -76,12 +76,12 @@ def help_cases(rng, count):
     rng.shuffle(keys)
     for i in range(count):
         exchange = explain_turn(rng) if i % 8 == 7 else topic_turn(rng, keys[i % len(keys)])
-        yield single("help", exchange, mode_of(i), 200)
+        yield single("help", exchange, mode_of(rng), 200)
 
 
 def tool_cases(rng, count):
     for i in range(count):
-        mode = mode_of(i)
+        mode = mode_of(rng)
         last = ["call", "call", "call", "parallel", "result", "none", "call", "call", "parallel", "chain"][i % 10]
         while True:
             messages, functions, check = tools_talk(rng, mode, data.plain_exchange, last=last)
@@ -98,14 +98,14 @@ def arithmetic_cases(rng, count):
 
 def needle_cases(rng, category, tokens, count):
     for i in range(count):
-        mode = mode_of(i)
+        mode = mode_of(rng)
         messages, check = needle.needle_talk(rng, mode, tokens, rng.choice([1, 1, 1, 2]), absent=0.1)
         yield case(category, messages, check, mode, 120)
 
 
 def json_cases(rng, count):
     for i in range(count):
-        mode = mode_of(i)
+        mode = mode_of(rng)
         question, answer, check, form, system = extraction_turn(rng)
         messages = [{"role": "system", "content": system}] if system else []
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -114,19 +114,19 @@ def json_cases(rng, count):
 
 def memory_cases(rng, count):
     for i in range(count):
-        mode = mode_of(i)
+        mode = mode_of(rng)
         exchanges = memory_talk(rng, data.any_turn, rng.randint(3, 14)) if i % 4 else [Fact(rng).tell_and_ask(rng)]
         yield single("memory", exchanges[-1], mode, 120, exchanges[:-1])
 
 
 def unknown_cases(rng, count):
     for i in range(count):
-        yield single("unknown", Fact(rng).not_told(rng) if i % 6 == 5 else unknown_turn(rng), mode_of(i), 150)
+        yield single("unknown", Fact(rng).not_told(rng) if i % 6 == 5 else unknown_turn(rng), mode_of(rng), 150)
 
 
 def identity_cases(rng, count):
     for i in range(count):
-        yield single("identity", identity_turn(rng), mode_of(i), 150)
+        yield single("identity", identity_turn(rng), mode_of(rng), 150)
 
 
 def all_cases(seed):

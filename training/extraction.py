@@ -2,7 +2,7 @@
 
 from encoding import dump, mark
 from phrasing import choose, expand, fill, pseudo_word
-from values import listed, value
+from values import articles, listed, value
 
 # Attribute: (spellings of its key, kind, JSON type, ways to say it about {who}).
 ATTRIBUTES = {
@@ -152,7 +152,7 @@ def extraction_turn(rng):
         # A value at the start keeps its case: it is copied as it stands.
         copied = any(isinstance(v, str) and sentence.startswith(v) for _, _, v in values)
         text += joint + (sentence[:1].upper() + sentence[1:] if not copied and (not joint or joint[0] == ".") else sentence)
-    text += "."
+    text = articles(text) + "."
     keys = [k for k, *_ in asked]
     pairs = [(k, v) for k, _, v in asked]
     names = listed(rng, [f'"{k}"' for k in keys] if rng.random() < 0.4 else [f"`{k}`" for k in keys] if rng.random() < 0.2 else keys)

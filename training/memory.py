@@ -6,7 +6,7 @@ import lexicon as lex
 from encoding import mark
 from exchange import Exchange
 from phrasing import choose, expand, fill, pseudo_word, vary
-from values import value
+from values import articles, value
 
 # kind -> (statements, acknowledgement, questions, answer, gist, not told)
 FACTS = {
@@ -88,7 +88,8 @@ class Fact:
         text = text.replace("u?", "u" if rng.random() < 0.5 else "")
         # The user's "my bus" is the assistant's "your bus".
         thing = re.sub(r"\bmy\b", "your", self.thing) if marked else self.thing
-        return fill(expand(rng, text), {"x": mark(self.value) if marked else self.value, "a": thing, "A": thing[:1].upper() + thing[1:]})
+        filled = fill(expand(rng, text), {"x": mark(self.value) if marked else self.value, "a": thing, "A": thing[:1].upper() + thing[1:]})
+        return filled if marked else articles(filled)
 
     def statement(self, rng):
         return self.fill(rng, choose(rng, FACTS[self.kind][0]))

@@ -5,7 +5,7 @@ from encoding import mark
 from exchange import Exchange
 from filler import lines
 from phrasing import choose, expand, fill, pseudo_word, vary
-from values import ADJECTIVES, NOUNS, code, value
+from values import ADJECTIVES, NOUNS, articles, code, value
 
 # Family: (what is asked for, ways to state it, ways to ask, the answer, kind of key, kinds of values).
 FAMILIES = [
@@ -100,7 +100,7 @@ def prose(rng, tokens, count):
         out.append(sentence)
         at = cut
     out += rows[at:]
-    return joint.join(out), facts
+    return articles(joint.join(out)), facts
 
 
 def listing(rng, tokens):
@@ -172,5 +172,5 @@ def copy_turn(rng):
         text = ", ".join(value(rng, rng.choice(["code", "city", "email", "path"])) for _ in range(rng.randint(1, 8)))
     else:
         rows, joint = lines(rng, rng.randint(12, 90))
-        text = joint.join(rows)
+        text = articles(joint.join(rows))
     return Exchange(fill(expand(rng, choose(rng, REPEAT)), {"x": text}), "I repeat it.", mark(text), {"kind": "contains", "text": text})

@@ -1,5 +1,7 @@
 """Values of all kinds that questions hold and answers copy."""
 
+import re
+
 import lexicon as lex
 from phrasing import pseudo_word
 
@@ -77,7 +79,7 @@ def path(rng):
 
 
 def folder(rng):
-    return rng.choice(["{}", "/{}", "{}/", "src/{}", "/home/{}"]).format(word(rng)) + (f"/{word(rng)}" if rng.random() < 0.3 else "")
+    return rng.choice(["{}", "/{}", "src/{}", "/home/{}", "{0}/{1}", "docs/{0}/{1}"]).format(word(rng), word(rng)) + ("/" if rng.random() < 0.2 else "")
 
 
 def command(rng):
@@ -120,3 +122,11 @@ def listed(rng, items):
     if len(items) == 1:
         return items[0]
     return ", ".join(items[:-1]) + rng.choice([" and ", " and ", ", "]) + items[-1]
+
+
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeiou])")
+
+
+def articles(text):
+    """'a apple' -> 'an apple'."""
+    return _ARTICLE.sub(r"\1n ", text)
