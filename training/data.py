@@ -81,8 +81,10 @@ def needle_size(rng):
         roll = rng.random()
         if roll < 0.25:
             tokens = rng.randint(100, 1500)
+        elif roll < 0.4:
+            tokens = rng.randint(LONGEST // 2, int(LONGEST * 0.91))
         else:
-            tokens = int(1500 * ((LONGEST - 500) / 1500) ** rng.random())
+            tokens = int(1500 * (LONGEST * 0.9 / 1500) ** rng.random())
         return tokens, rng.randint(4, 12)
     if STAGE == "focus":
         tokens = int(100 * 80 ** rng.random())

@@ -71,7 +71,7 @@ def corpus(count):
             for reasoning in {m.get("reasoning", "") for m in talk["messages"]}:
                 text += "\n" + encoding.plain(reasoning)
             yield re.sub(r"\d+", "4", CONTROL.sub("\n", text))
-    for _ in range(60):
+    for _ in range(count // 120):
         yield encoding.MAX_EFFORT
         yield CONTROL.sub("\n", encoding.TOOLS_INTRODUCTION + encoding.TOOLS_CLOSING + encoding.RESPONSE_JSON + encoding.RESPONSE_SCHEMA)
 
