@@ -68,7 +68,7 @@ def corpus(count):
             # The fixed texts once in a while are enough, they would crowd out the rest.
             talk = {**talk, "mode": "off"}
             text = encoding.prompt_text(talk).replace(encoding.TOOLS_INTRODUCTION, "").replace(encoding.TOOLS_CLOSING, "")
-            for reasoning in {m.get("reasoning", "") for m in talk["messages"]}:
+            for reasoning in dict.fromkeys(m.get("reasoning", "") for m in talk["messages"]):
                 text += "\n" + encoding.plain(reasoning)
             yield re.sub(r"\d+", "4", CONTROL.sub("\n", text))
     for _ in range(count // 120):
