@@ -50,6 +50,7 @@ fn conversation(number: u32) -> Vec<u32> {
     tokens(number, common, common + 1 + number as usize % 13)
 }
 
+#[expect(clippy::print_stdout, reason = "how a child tells its parent")]
 fn save_until_killed(directory: &Path, first: u32) {
     let store = Store::open(directory, Limits::default()).unwrap();
     for number in first..first + 10_000 {
@@ -131,6 +132,7 @@ const SHARED_LIMITS: Limits = Limits {
 };
 
 /// Saves, loads, removes and evicts; whatever is loaded is checked.
+#[expect(clippy::print_stdout, reason = "how a child tells its parent")]
 fn share(directory: &Path, seed: u32) {
     let store = Store::open(directory, SHARED_LIMITS).unwrap();
     let mut loaded = 0;
