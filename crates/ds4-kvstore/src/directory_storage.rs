@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,15 @@ use rustix::fs::{self as unix, Access, AtFlags, Dir, FileType, Mode, OFlags, Sta
 use rustix::io::Errno;
 
 use crate::error::OpenError;
+use crate::listing::is_temporary;
 use crate::storage::{Folder, LockGuard, LockKind, ReadFile, Storage, WriteFile};
 
 const PRIVATE_DIRECTORY: Mode = Mode::RWXU;
 const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const LOCK_FILE: &str = "lock";
+
+/// Seconds after which the time of a folder's last change tells all changes apart.
+const SETTLED: u64 = 2;
 
 /// Names that a store makes in its directory. A directory with others in it is somebody's.
 const OWN_NAMES: [&str; 6] = [
@@ -29,10 +33,12 @@ const OWN_NAMES: [&str; 6] = [
     "quarantine",
     LOCK_FILE,
     "usage",
-    "CACHEDIR.TAG",
+    CACHE_TAG_FILE,
 ];
 
-/// Tells backup programs to leave the directory out (Cache Directory Tagging Specification).
+const CACHE_TAG_FILE: &str = "CACHEDIR.TAG";
+
+/// Says whose directory it is, and tells backup programs to leave it out (Cache Directory Tagging Specification).
 const CACHE_TAG: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory holds the KV cache of ds4. It can be removed at any time.\n";
 
@@ -67,8 +73,8 @@ impl DirectoryStorage {
             }
         })?;
         let stat = check_owner(&root, &path)?;
-        let foreign = has_foreign_entries(&root).map_err(failed)?;
-        if foreign {
+        let tagged = has_tag(&root);
+        if !tagged && has_foreign_entries(&root).map_err(failed)? {
             return Err(OpenError::NotAStore { path });
         }
         let mut read_only = None;
@@ -113,20 +119,29 @@ impl DirectoryStorage {
             read_only,
         };
         if storage.read_only.is_none() {
-            storage.read_only = storage.prepare().err().map(|error| error.to_string());
+            storage.read_only = storage.prepare(tagged).err().map(|error| error.to_string());
         }
         Ok(storage)
     }
 
     /// Makes the lock file and the tag, and all of it durable.
-    fn prepare(&self) -> io::Result<()> {
+    fn prepare(&self, tagged: bool) -> io::Result<()> {
         self.open_lock(OFlags::RDWR | OFlags::CREATE)?;
-        match self.create(Folder::Root, "CACHEDIR.TAG") {
+        if tagged {
+            return Ok(());
+        }
+        // A crash may have left an empty one.
+        match self.remove(Folder::Root, CACHE_TAG_FILE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match self.create(Folder::Root, CACHE_TAG_FILE) {
             Ok(mut file) => {
                 file.write_all(CACHE_TAG)?;
                 file.sync()?;
                 self.sync_folder(Folder::Root)
             }
+            // Another process was quicker.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -191,18 +206,45 @@ fn check_owner(handle: &OwnedFd, path: &Path) -> Result<Stat, OpenError> {
     }
 }
 
+/// Whether a store was made here.
+fn has_tag(root: &OwnedFd) -> bool {
+    let read = || -> io::Result<Vec<u8>> {
+        let file = open_file(root, CACHE_TAG_FILE)?;
+        let mut content = Vec::new();
+        file.take(CACHE_TAG.len() as u64 + 1)
+            .read_to_end(&mut content)?;
+        Ok(content)
+    };
+    read().is_ok_and(|content| content == CACHE_TAG)
+}
+
+/// Whether there is something that no store makes.
 fn has_foreign_entries(root: &OwnedFd) -> io::Result<bool> {
-    let mut own = false;
     let mut foreign = false;
     list(root, &mut |name| {
-        if OWN_NAMES.iter().any(|known| name == *known) {
-            own = true;
-        } else {
-            foreign = true;
-        }
+        let own = OWN_NAMES.iter().any(|own| name == *own);
+        foreign |= !own && !is_temporary(name);
     })?;
-    // Something that was put into a store later does not make it another's.
-    Ok(foreign && !own)
+    Ok(foreign)
+}
+
+/// Opens a regular file of this user.
+fn open_file(folder: &OwnedFd, name: &str) -> io::Result<File> {
+    // A FIFO must not block.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = unix::openat(folder, name, flags, Mode::empty());
+    let file = file.map_err(|errno| match errno {
+        Errno::LOOP | Errno::MLINK => {
+            io::Error::new(io::ErrorKind::InvalidData, "it is a symbolic link")
+        }
+        // What a socket answers.
+        Errno::NXIO | Errno::OPNOTSUPP => {
+            io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")
+        }
+        errno => errno.into(),
+    })?;
+    check_file(&unix::fstat(&file)?)?;
+    Ok(File::from(file))
 }
 
 fn list(handle: &OwnedFd, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()> {
@@ -255,25 +297,15 @@ impl Storage for DirectoryStorage {
     fn stamp(&self, folder: Folder) -> io::Result<u64> {
         let stat = unix::fstat(self.handle(folder)?)?;
         let seconds = stat.st_mtime as u64;
+        // The clock of a file system ticks slowly: another change may get the same time.
+        if self.now().saturating_sub(seconds) < SETTLED {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         Ok(seconds.wrapping_mul(1_000_000_000) ^ stat.st_mtime_nsec as u64)
     }
 
     fn open(&self, folder: Folder, name: &str) -> io::Result<Box<dyn ReadFile>> {
-        // A FIFO must not block.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = unix::openat(self.handle(folder)?, name, flags, Mode::empty());
-        let file = file.map_err(|errno| match errno {
-            Errno::LOOP | Errno::MLINK => {
-                io::Error::new(io::ErrorKind::InvalidData, "it is a symbolic link")
-            }
-            // What a socket answers.
-            Errno::NXIO | Errno::OPNOTSUPP => {
-                io::Error::new(io::ErrorKind::InvalidData, "it is not a regular file")
-            }
-            errno => errno.into(),
-        })?;
-        check_file(&unix::fstat(&file)?)?;
-        Ok(Box::new(File::from(file)))
+        Ok(Box::new(open_file(self.handle(folder)?, name)?))
     }
 
     fn length(&self, folder: Folder, name: &str) -> io::Result<u64> {

@@ -7,7 +7,7 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Most checkpoints; bounds the index in memory.
     pub max_checkpoints: usize,
-    /// Bytes of damaged files that are kept for inspection.
+    /// Bytes of damaged files that are kept for inspection, beside the quota.
     pub max_quarantine_bytes: u64,
     /// Number of damaged files that are kept for inspection.
     pub max_quarantine_files: usize,

@@ -1,6 +1,7 @@
 //! What is on disk, and when it was used.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +25,12 @@ const TEMPORARY_END: &str = ".tmp";
 /// A name for a file that is being written.
 pub(crate) fn temporary_name(number: u64) -> String {
     format!(".{}-{number}{TEMPORARY_END}", std::process::id())
+}
+
+/// Whether a file is, or was, being written.
+pub(crate) fn is_temporary(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b".") && name.ends_with(TEMPORARY_END.as_bytes())
 }
 
 /// What is in a folder.
@@ -51,8 +58,7 @@ impl Inner {
             if let Some(name) = text.and_then(|text| text.parse().ok()) {
                 listing.names.push(name);
             } else if let Some(text) = text
-                && text.starts_with('.')
-                && text.ends_with(TEMPORARY_END)
+                && is_temporary(name)
             {
                 listing.temporary.push(text.to_owned());
             } else {

@@ -74,11 +74,10 @@ pub trait Storage: Send + Sync {
     /// The folder cannot be read.
     fn list(&self, folder: Folder, visit: &mut dyn FnMut(&OsStr)) -> io::Result<()>;
 
-    /// A number that changes when entries of `folder` come and go; it may miss changes
-    /// that follow each other closely.
+    /// A number that changes when entries of `folder` come and go.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// The folder cannot be read, or changed so recently that a further change might not show.
     fn stamp(&self, folder: Folder) -> io::Result<u64>;
 
     /// Opens a file for reading.

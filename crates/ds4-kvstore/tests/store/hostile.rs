@@ -110,6 +110,18 @@ fn other_directories_are_left_alone() {
     assert_eq!(mode(&place.path()), 0o755);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 
+    // Not even if they look alike: training programs make such folders, too.
+    fs::create_dir(place.file("checkpoints")).unwrap();
+    let error = Store::open(&place.path(), Limits::default()).unwrap_err();
+    assert!(matches!(error, OpenError::NotAStore { .. }), "{error}");
+    assert_eq!(mode(&place.path()), 0o755);
+
+    // What is put into a store later does not make it another's.
+    let store = Store::open(&place.parent.path().join("own"), Limits::default());
+    drop(store.unwrap());
+    fs::write(place.parent.path().join("own/note.txt"), "mine").unwrap();
+    Store::open(&place.parent.path().join("own"), Limits::default()).unwrap();
+
     // A file is no directory, and nor is a FIFO.
     let error = Store::open(&place.file("thesis.txt"), Limits::default()).unwrap_err();
     assert!(matches!(error, OpenError::NotADirectory { .. }), "{error}");

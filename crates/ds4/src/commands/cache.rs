@@ -228,10 +228,10 @@ fn find(known: &[CheckpointInfo], start: &str) -> anyhow::Result<CheckpointId> {
     let start = start.to_ascii_lowercase();
     if start.len() < FEWEST_DIGITS || !start.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         let error = UsageError(format!(
-            "`{}` is no id, expected {FEWEST_DIGITS} or more of its digits",
+            "`{}` is no id, expected {FEWEST_DIGITS} or more digits of one from `ds4 cache ls`",
             start.escape_debug()
         ));
-        return Err(error).hint(|| "`ds4 cache ls` lists the ids".to_owned());
+        return Err(error.into());
     }
     let mut found = known
         .iter()
