@@ -56,8 +56,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("regex", Format::Regex("(?s:.*)".to_owned()), prose),
     ];
     println!(
-        "{:18} {:>9} {:>8} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9}",
-        "", "prepare", "again", "tokens", "mean", "median", "p99", "most", "accept"
+        "{:18} {:>9} {:>8} {:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "", "prepare", "again", "tokens", "mean", "median", "p99", "most", "accept", "fork"
     );
     for (name, format, text) in cases {
         let start = Instant::now();
@@ -87,10 +87,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             constraint.accept(token)?;
             accepting += start.elapsed();
         }
+        let start = Instant::now();
+        drop(constraint.fork());
+        let fork = start.elapsed();
         let mean = times.iter().sum::<Duration>() / times.len() as u32;
         times.sort();
         println!(
-            "{name:18} {:>9.1?} {:>8.1?} {:>7} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?}",
+            "{name:18} {:>9.1?} {:>8.1?} {:>7} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?} {:>9.1?}",
             prepare,
             again,
             times.len(),
@@ -99,6 +102,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             times[times.len() * 99 / 100],
             times[times.len() - 1],
             accepting / times.len() as u32,
+            fork,
         );
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! A grammar at some place in an answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ds4_engine::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
 use ds4_tokenizer::TokenId;
@@ -9,10 +10,12 @@ use llguidance::Matcher;
 use crate::guard::{Guard, GuardState, Spelling};
 use crate::place::Place;
 use crate::vocabulary::Vocabulary;
+use crate::watchdog::{Timer, Watchdog};
 
 /// A grammar at some place in an answer; the engine's [`TokenConstraint`].
 pub struct GrammarConstraint {
     matcher: Matcher,
+    timer: Arc<Timer>,
     shared: Arc<Shared>,
     guard: Option<GuardState>,
     place: Place,
@@ -23,6 +26,8 @@ pub struct GrammarConstraint {
 pub(crate) struct Shared {
     pub(crate) vocabulary: Arc<Vocabulary>,
     pub(crate) guard: Arc<Guard>,
+    pub(crate) watchdog: Arc<Watchdog>,
+    pub(crate) token_time: Duration,
     /// What text must not spell, and `｜DSML｜`, behind which another spelling counts.
     pub(crate) spelling: Option<Spelling>,
     pub(crate) tool_token: Option<TokenId>,
@@ -32,8 +37,10 @@ pub(crate) struct Shared {
 
 impl GrammarConstraint {
     pub(crate) fn new(matcher: Matcher, shared: Arc<Shared>) -> Self {
+        let (matcher, timer) = timed(matcher, &shared.watchdog, shared.token_time);
         Self {
             matcher,
+            timer,
             guard: shared.spelling.map(|spelling| shared.guard.start(spelling)),
             place: match shared.spelling {
                 Some(Spelling::AnyTag) => Place::text(),
@@ -73,7 +80,9 @@ impl TokenConstraint for GrammarConstraint {
             mask.allow(self.shared.vocabulary.end);
             return Ok(());
         }
-        let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
+        let matcher = &mut self.matcher;
+        let allowed = self.timer.run(|| matcher.compute_mask_or_eos());
+        let allowed = allowed.map_err(failed)?;
         let usable = self.shared.usable.words();
         let words = mask.words_mut().iter_mut();
         for ((word, allowed), usable) in words.zip(allowed.as_slice()).zip(usable) {
@@ -122,13 +131,19 @@ impl TokenConstraint for GrammarConstraint {
         } else if let Some(text) = text {
             self.place.advance(text);
         }
-        self.matcher.consume_token(token).map_err(failed)?;
+        let matcher = &mut self.matcher;
+        self.timer
+            .run(|| matcher.consume_token(token))
+            .map_err(failed)?;
         self.state()
     }
 
     fn fork(&self) -> Box<dyn TokenConstraint> {
+        let (watchdog, limit) = (&self.shared.watchdog, self.shared.token_time);
+        let (matcher, timer) = timed(self.matcher.clone(), watchdog, limit);
         Box::new(Self {
-            matcher: self.matcher.clone(),
+            matcher,
+            timer,
             shared: self.shared.clone(),
             guard: self.guard,
             place: self.place.clone(),
@@ -143,6 +158,18 @@ impl std::fmt::Debug for GrammarConstraint {
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }
+}
+
+/// A matcher that can be stopped, and what stops it.
+pub(crate) fn timed(
+    matcher: Matcher,
+    watchdog: &Watchdog,
+    limit: Duration,
+) -> (Matcher, Arc<Timer>) {
+    let matcher = matcher.into_cancellable();
+    let handle = matcher.cancellation_handle().unwrap_or_default();
+    let timer = watchdog.timer(handle, limit);
+    (matcher, timer)
 }
 
 fn failed(error: impl std::fmt::Display) -> ConstraintError {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cache::Cache;
 use crate::compile::Gate;
-use crate::constraint::{GrammarConstraint, Shared, first_line};
+use crate::constraint::{GrammarConstraint, Shared, first_line, timed};
 use crate::guard::{Guard, Spelling};
 use crate::limits::{
     MAX_CHOICES, MAX_LARK_BYTES, MAX_LARK_NESTING, MAX_LITERAL_BYTES, MAX_SOURCE_BYTES,
@@ -24,6 +24,7 @@ use crate::limits::{
 use crate::locate::locate;
 use crate::tools::tool_grammar;
 use crate::vocabulary::Vocabulary;
+use crate::watchdog::Watchdog;
 use crate::{Format, GrammarError, GrammarLimits, pattern, schema};
 
 /// Prepares formats for one vocabulary. Cheap to clone; clones share everything.
@@ -35,6 +36,7 @@ pub struct GrammarFactory {
 struct Inner {
     vocabulary: Arc<Vocabulary>,
     guard: Arc<Guard>,
+    watchdog: Arc<Watchdog>,
     parsers: Arc<ParserFactory>,
     tool_token: Option<TokenId>,
     limits: GrammarLimits,
@@ -47,18 +49,17 @@ struct Inner {
 /// A prepared format. Cheap to clone.
 #[derive(Clone)]
 pub struct Grammar {
-    /// Never used itself: every answer gets a copy.
-    fresh: Arc<Mutex<TokenParser>>,
+    /// Before the first token. Every answer gets a copy.
+    start: Arc<Mutex<Matcher>>,
     shared: Arc<Shared>,
 }
 
 impl Grammar {
     /// The constraint of a new answer.
     pub fn constraint(&self) -> GrammarConstraint {
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
         // With caches of its own: no answer can fill another's.
-        let parser = fresh.deep_clone();
-        GrammarConstraint::new(Matcher::new(Ok(parser)), self.shared.clone())
+        GrammarConstraint::new(start.deep_clone(), self.shared.clone())
     }
 }
 
@@ -99,6 +100,7 @@ impl GrammarFactory {
         Ok(Self {
             inner: Arc::new(Inner {
                 guard: Arc::new(Guard::new(vocabulary.clone())?),
+                watchdog: Arc::new(Watchdog::new()),
                 parsers: Arc::new(parsers),
                 tool_token: tokenizer.special(ControlToken::Dsml.text()),
                 gate: Gate::new(limits.compiling),
@@ -229,14 +231,34 @@ impl Inner {
                 (parser, Some(spelling), Some(token))
             }
         };
+        let usable = self.usable(tool_token);
+        let start = Matcher::new(Ok(parser));
+        let (mut start, timer) = timed(start, &self.watchdog, self.limits.compile_time);
+        // Finds what no text can follow, and fills the caches that the copies begin with.
+        let first =
+            timer
+                .run(|| start.compute_mask_or_eos())
+                .map_err(|error| GrammarError::Invalid {
+                    place: place.to_owned(),
+                    reason: format!("no text can begin: {}", first_line(&error.to_string())),
+                })?;
+        let mut both = first.as_slice().iter().zip(usable.words());
+        if both.all(|(first, usable)| first & usable == 0) {
+            return Err(GrammarError::Invalid {
+                place: place.to_owned(),
+                reason: "no text can begin without a control token".to_owned(),
+            });
+        }
         Ok(Grammar {
-            fresh: Arc::new(Mutex::new(parser)),
+            start: Arc::new(Mutex::new(start)),
             shared: Arc::new(Shared {
                 vocabulary: self.vocabulary.clone(),
                 guard: self.guard.clone(),
+                watchdog: self.watchdog.clone(),
+                token_time: self.limits.token_time,
                 spelling,
                 tool_token,
-                usable: self.usable(tool_token),
+                usable,
             }),
         })
     }
@@ -404,6 +426,11 @@ fn refusal(message: &str, place: &str) -> GrammarError {
             let keyword = keyword.to_owned();
             return GrammarError::Unsupported { keyword, place };
         }
+    }
+    if message.starts_with("panic") {
+        // Its tables have fixed sizes, which it asserts.
+        let reason = "it needs more rules than there is room for".to_owned();
+        return GrammarError::TooComplex { place, reason };
     }
     let reason = message.to_owned();
     let bounds = [

@@ -27,6 +27,7 @@ mod place;
 mod schema;
 mod tools;
 mod vocabulary;
+mod watchdog;
 
 pub use constraint::GrammarConstraint;
 pub use error::GrammarError;
@@ -34,8 +35,9 @@ pub use factory::{Grammar, GrammarFactory, PendingFactory};
 pub use format::Format;
 pub use limits::{
     GrammarLimits, MAX_CHOICES, MAX_COUNT, MAX_ITEMS, MAX_LARK_BYTES, MAX_LARK_NESTING,
-    MAX_LITERAL_BYTES, MAX_PARAMETERS, MAX_PATTERN_PROPERTIES, MAX_PROPERTIES, MAX_REGEX_BYTES,
-    MAX_REGEX_NESTING, MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES, MAX_SOURCE_BYTES, MAX_TOOLS,
+    MAX_LITERAL_BYTES, MAX_MULTIPLE, MAX_PARAMETERS, MAX_PATTERN_PROPERTIES, MAX_PROPERTIES,
+    MAX_REGEX_BYTES, MAX_REGEX_NESTING, MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES, MAX_SOURCE_BYTES,
+    MAX_TOOLS,
 };
 pub use schema::FORMATS;
 pub use tools::{ToolChoice, ToolDefinition, ToolFormat};

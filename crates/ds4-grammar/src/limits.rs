@@ -11,7 +11,7 @@ pub const MAX_LARK_BYTES: usize = 1 << 16;
 /// Deepest nesting of brackets in a Lark grammar.
 pub const MAX_LARK_NESTING: usize = 100;
 /// Longest regular expression, in bytes.
-pub const MAX_REGEX_BYTES: usize = 1 << 14;
+pub const MAX_REGEX_BYTES: usize = 1 << 11;
 /// Deepest nesting of groups in a regular expression.
 pub const MAX_REGEX_NESTING: u32 = 50;
 /// Deepest nesting of JSON in a schema.
@@ -26,6 +26,9 @@ pub const MAX_PROPERTIES: usize = 1_000;
 pub const MAX_PATTERN_PROPERTIES: usize = 16;
 /// Largest `minLength`, `maxLength`, `minProperties` and `maxProperties`.
 pub const MAX_COUNT: u64 = 10_000;
+/// Largest least common multiple of all `multipleOf` in a schema, their points and trailing zeros left out:
+/// remainders are states.
+pub const MAX_MULTIPLE: u64 = 5_000;
 /// Largest `minItems` and `maxItems`.
 pub const MAX_ITEMS: u64 = 10_000;
 /// Most strings to choose from.
@@ -40,6 +43,8 @@ pub const MAX_PARAMETERS: usize = 1000;
 pub struct GrammarLimits {
     /// How long one format may take to prepare.
     pub compile_time: Duration,
+    /// How long the work on one token may take; an answer that needs more ends with an error.
+    pub token_time: Duration,
     /// Formats that are prepared at the same time; each occupies a thread.
     pub compiling: usize,
     /// Prepared formats that are kept.
@@ -50,6 +55,7 @@ impl Default for GrammarLimits {
     fn default() -> Self {
         Self {
             compile_time: Duration::from_secs(5),
+            token_time: Duration::from_millis(500),
             compiling: 2,
             cached: 64,
         }

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::limits::{
-    MAX_COUNT, MAX_ITEMS, MAX_LITERAL_BYTES, MAX_PATTERN_PROPERTIES, MAX_PROPERTIES,
+    MAX_COUNT, MAX_ITEMS, MAX_LITERAL_BYTES, MAX_MULTIPLE, MAX_PATTERN_PROPERTIES, MAX_PROPERTIES,
     MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES, MAX_SOURCE_BYTES,
 };
 use crate::{GrammarError, exact_format, pattern};
@@ -65,6 +65,7 @@ pub(crate) fn read(text: &str, root: &str) -> Result<Value, GrammarError> {
     let mut values = 0;
     check_size(&schema, root, 0, &mut values)?;
     check_schema(&mut schema, root)?;
+    check_multiples(&schema, root, &mut 1)?;
     Ok(schema)
 }
 
@@ -231,6 +232,40 @@ fn check_keyword(keyword: &str, value: &mut Value, place: &str) -> Result<(), Gr
         _ if UNSUPPORTED.contains(&keyword) => Err(unsupported(keyword, place)),
         _ => Ok(()),
     }
+}
+
+/// A grammar counts remainders by the least common multiple of what is combined, so all of a schema count
+/// together.
+fn check_multiples(value: &Value, place: &str, common: &mut u64) -> Result<(), GrammarError> {
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .try_for_each(|item| check_multiples(item, place, common)),
+        Value::Object(entries) => entries.iter().try_for_each(|(keyword, value)| {
+            let number = value.as_f64().filter(|number| *number > 0.0);
+            let (Some(number), "multipleOf") = (number, keyword.as_str()) else {
+                return check_multiples(value, place, common);
+            };
+            // As written: `1.50e3` has the digits 15.
+            let text = format!("{number:e}");
+            let mantissa = text.split('e').next().unwrap_or_default();
+            let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+            let digits = digits.parse().unwrap_or(u64::MAX).max(1);
+            // Never above the limit before, so it cannot overflow.
+            *common = digits.saturating_mul(*common / common_divisor(digits, *common));
+            if *common > MAX_MULTIPLE {
+                let found = usize::try_from(*common).unwrap_or(usize::MAX);
+                let what = "the least common multiple of all multipleOf";
+                return Err(too_large(what, place, found, MAX_MULTIPLE as usize));
+            }
+            Ok(())
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn common_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 /// Strings that a grammar spells out are tokenised as a whole, so they have a length.

@@ -60,10 +60,6 @@ impl Vocabulary {
         Arc::new(Environment(self.clone()))
     }
 
-    pub(crate) fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
-    }
-
     pub(crate) fn size(&self) -> usize {
         self.trie.vocab_size()
     }

@@ -216,7 +216,7 @@ fn corpus() -> Vec<(&'static str, Format)> {
         ),
         (
             "odd multiples",
-            schema(json!({"type": "integer", "multipleOf": 999_983})),
+            schema(json!({"type": "integer", "multipleOf": 4999})),
         ),
         (
             "wide bounds",
@@ -226,9 +226,9 @@ fn corpus() -> Vec<(&'static str, Format)> {
         ("ambiguous quantifiers", pattern("^(a|aa|a*)+b$")),
         (
             "optional letters",
-            pattern(&format!("^{}{}$", "a?".repeat(2000), "a".repeat(2000))),
+            pattern(&format!("^{}{}$", "a?".repeat(680), "a".repeat(680))),
         ),
-        ("many wildcards", pattern(&"x.*".repeat(1000))),
+        ("many wildcards", pattern(&"x.*".repeat(680))),
         (
             "counted groups",
             pattern("^((a{1,1000}b?){1,1000}c){1,1000}$"),
@@ -242,7 +242,7 @@ fn corpus() -> Vec<(&'static str, Format)> {
         ),
         (
             "groups to the limit",
-            pattern(&format!("{}a{}", "(b|".repeat(40), ")*".repeat(40))),
+            pattern(&format!("{}a{}", "(b|".repeat(24), ")*".repeat(24))),
         ),
         (
             "many alternatives",
@@ -350,6 +350,30 @@ fn corpus() -> Vec<(&'static str, Format)> {
         (
             "too many choices",
             Format::Choice((0..20_000).map(|at| at.to_string()).collect()),
+        ),
+        (
+            "odd fractions",
+            schema(json!({"type": "number", "multipleOf": 0.4999})),
+        ),
+        (
+            "two divisors",
+            schema(json!({"allOf": [{"type": "integer", "multipleOf": 997}, {"multipleOf": 991}]})),
+        ),
+        (
+            "a long regex in a grammar",
+            lark(format!(
+                "start: /{}{}/",
+                "a?".repeat(15_000),
+                "a".repeat(15_000)
+            )),
+        ),
+        (
+            "a divisor in a grammar",
+            lark("start: %json {\"type\": \"integer\", \"multipleOf\": 99991}".to_owned()),
+        ),
+        (
+            "a settings block in a grammar",
+            lark("%llguidance {\"allow_invalid_utf8\": true}\nstart: /(?s:.*)/".to_owned()),
         ),
         (
             "many tools",
@@ -462,12 +486,6 @@ fn refusals_name_the_place() {
     // Found by the grammar library.
     let overlap = json!({"oneOf": [{"minimum": 1, "type": "integer"}, {"type": "integer"}]});
     assert_eq!(place(inside(overlap)), "#/properties/a/items");
-    assert_eq!(
-        place(inside(
-            json!({"type": "integer", "minimum": 3, "maximum": 2})
-        )),
-        "#"
-    );
     assert_eq!(
         place(inside(json!({"type": "strnig"}))),
         "#/properties/a/items"

@@ -1,6 +1,6 @@
 //! The grammar of answers with tool calls: Lark, with JSON schemas beside.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ds4_tokenizer::TokenId;
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
@@ -45,6 +45,7 @@ struct Writer<'a> {
     /// `<[id]>`, the control token `｜DSML｜`.
     tag: String,
     guard: &'a Guard,
+    known: HashMap<String, usize>,
     has_any_json: bool,
     values: usize,
 }
@@ -61,6 +62,7 @@ pub(crate) fn tool_grammar(
         schemas: Vec::new(),
         tag: format!("<[{tool_token}]>"),
         guard,
+        known: HashMap::new(),
         has_any_json: false,
         values: 0,
     };
@@ -140,8 +142,13 @@ impl Writer<'_> {
 
     /// The reference to a JSON schema.
     fn json(&mut self, place: String, schema: Value) -> String {
-        self.schemas.push((place, schema));
-        format!("@json_{}", self.schemas.len() - 1)
+        let count = self.schemas.len();
+        // Tools have many parameters of few types.
+        let index = *self.known.entry(schema.to_string()).or_insert(count);
+        if index == count {
+            self.schemas.push((place, schema));
+        }
+        format!("@json_{index}")
     }
 
     fn start(&mut self, format: &ToolFormat) -> Result<(), GrammarError> {

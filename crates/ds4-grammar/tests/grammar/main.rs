@@ -4,4 +4,5 @@ mod formats;
 mod generation;
 mod suite;
 mod support;
+mod tool_properties;
 mod tools;
