@@ -17,15 +17,12 @@ use crate::cache::Cache;
 use crate::compile::Gate;
 use crate::constraint::{GrammarConstraint, Shared, first_line, timed};
 use crate::guard::{Guard, Spelling};
-use crate::limits::{
-    MAX_CHOICES, MAX_LARK_BYTES, MAX_LARK_NESTING, MAX_LITERAL_BYTES, MAX_SOURCE_BYTES,
-    parser_limits,
-};
+use crate::limits::{MAX_CHOICES, MAX_LITERAL_BYTES, MAX_SOURCE_BYTES, parser_limits};
 use crate::locate::locate;
 use crate::tools::tool_grammar;
 use crate::vocabulary::Vocabulary;
 use crate::watchdog::Watchdog;
-use crate::{Format, GrammarError, GrammarLimits, pattern, schema};
+use crate::{Format, GrammarError, GrammarLimits, lark, pattern, schema};
 
 /// Prepares formats for one vocabulary. Cheap to clone; clones share everything.
 #[derive(Clone)]
@@ -196,7 +193,7 @@ impl Inner {
                 )
             }
             Format::Lark(text) => {
-                check_lark(text, place)?;
+                lark::check(text, place)?;
                 (
                     self.parse(TopLevelGrammar::from_lark(text.clone()), place)?,
                     None,
@@ -363,45 +360,6 @@ fn check_length(found: usize, place: &str) -> Result<(), GrammarError> {
             found,
             limit: MAX_SOURCE_BYTES,
         });
-    }
-    Ok(())
-}
-
-/// Brackets nest within bounds, since the library's reader recurses.
-fn check_lark(text: &str, place: &str) -> Result<(), GrammarError> {
-    let too_large = |what, found, limit| GrammarError::TooLarge {
-        what,
-        place: place.to_owned(),
-        found,
-        limit,
-    };
-    if text.len() > MAX_LARK_BYTES {
-        return Err(too_large("the length", text.len(), MAX_LARK_BYTES));
-    }
-    let mut depth = 0usize;
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            // Literals.
-            quote @ (b'"' | b'/') => {
-                while let Some(byte) = bytes.next() {
-                    match byte {
-                        b'\\' => {
-                            bytes.next();
-                        }
-                        b'\n' => break,
-                        byte if byte == quote => break,
-                        _ => {}
-                    }
-                }
-            }
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_LARK_NESTING {
-            return Err(too_large("the nesting", depth, MAX_LARK_NESTING));
-        }
     }
     Ok(())
 }

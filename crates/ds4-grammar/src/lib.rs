@@ -7,7 +7,8 @@
 //!   [`TokenConstraint`](ds4_engine::TokenConstraint).
 //! - [`ToolFormat`] is the grammar of answers that may call tools, in DeepSeek's DSML.
 //!
-//! The work on grammars is done by `llguidance`. A constraint starts behind the reasoning; when that is,
+//! The work on grammars is done by `llguidance`, which wraps the process's panic hook at its first use, so
+//! that its own caught panics are not printed. A constraint starts behind the reasoning; when that is,
 //! the engine knows. The crate knows no HTTP API.
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod exact_format;
 mod factory;
 mod format;
 mod guard;
+mod lark;
 mod limits;
 mod locate;
 mod pattern;

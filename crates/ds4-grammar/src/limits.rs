@@ -7,7 +7,7 @@ use llguidance::api::ParserLimits;
 /// Longest schema, in bytes.
 pub const MAX_SOURCE_BYTES: usize = 1 << 20;
 /// Longest Lark grammar, in bytes.
-pub const MAX_LARK_BYTES: usize = 1 << 16;
+pub const MAX_LARK_BYTES: usize = 1 << 14;
 /// Deepest nesting of brackets in a Lark grammar.
 pub const MAX_LARK_NESTING: usize = 100;
 /// Longest regular expression, in bytes.

@@ -62,11 +62,15 @@ pub(crate) fn read(text: &str, root: &str) -> Result<Value, GrammarError> {
         place: root.to_owned(),
         reason: error.to_string(),
     })?;
-    let mut values = 0;
-    check_size(&schema, root, 0, &mut values)?;
-    check_schema(&mut schema, root)?;
-    check_multiples(&schema, root, &mut 1)?;
+    check(&mut schema, root)?;
     Ok(schema)
+}
+
+/// Checks that all of a schema can be enforced within bounds, and takes out what asserts nothing.
+pub(crate) fn check(schema: &mut Value, root: &str) -> Result<(), GrammarError> {
+    check_size(schema, root, 0, &mut 0)?;
+    check_schema(schema, root)?;
+    check_multiples(schema, root, &mut 1)
 }
 
 /// The form that the grammar library takes: with our settings, whatever the client wrote.

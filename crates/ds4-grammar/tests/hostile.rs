@@ -40,7 +40,7 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// For one format, prepared and used; generous, since machines are shared.
-const MOST_TIME: Duration = Duration::from_secs(12);
+const MOST_TIME: Duration = Duration::from_secs(20);
 const MOST_MEMORY: usize = 300 << 20;
 
 fn schema(schema: Value) -> Format {
@@ -423,7 +423,14 @@ fn nobody_is_harmed() {
         .read_to_end(&mut json)
         .unwrap();
     let tokenizer = Tokenizer::from_json(&json).unwrap();
-    let factory = GrammarFactory::new(&tokenizer, GrammarLimits::default()).unwrap();
+    let factory = GrammarFactory::new(
+        &tokenizer,
+        GrammarLimits {
+            compile_time: MOST_TIME,
+            ..GrammarLimits::default()
+        },
+    )
+    .unwrap();
     let vocabulary = tokenizer.vocabulary_size();
     let mut failures = Vec::new();
     for (name, format) in corpus() {
@@ -447,7 +454,12 @@ fn nobody_is_harmed() {
             memory >> 20,
             outcome.chars().take(160).collect::<String>()
         );
-        if time > MOST_TIME || memory > MOST_MEMORY || outcome == "panicked" {
+        if time > MOST_TIME
+            || memory > MOST_MEMORY
+            || outcome == "panicked"
+            || outcome.contains("try again")
+            || outcome.contains("longer than")
+        {
             failures.push(format!("{name}: {time:?}, {memory} bytes, {outcome}"));
         }
     }
