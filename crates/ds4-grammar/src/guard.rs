@@ -49,11 +49,14 @@ pub(crate) struct GuardState {
     state: StateID,
 }
 
+/// The words of a mask for each state; `None` where nothing is forbidden.
+type Forbidden = HashMap<(Spelling, StateID), Option<Arc<[u32]>>>;
+
 /// The automata of all spellings, and what each state forbids.
 pub(crate) struct Guard {
     automata: [dense::DFA<Vec<u32>>; 3],
     vocabulary: Arc<Vocabulary>,
-    forbidden: RwLock<HashMap<(Spelling, StateID), Option<Arc<[u32]>>>>,
+    forbidden: RwLock<Forbidden>,
 }
 
 impl Guard {
@@ -68,13 +71,12 @@ impl Guard {
                 )
                 .thompson(regex_automata::nfa::thompson::Config::new().utf8(false))
                 .build(spelling.pattern())
+                .map_err(|error| GrammarError::Vocabulary {
+                    reason: error.to_string(),
+                })
         };
         let [a, b, c] = Spelling::ALL.map(build);
-        let automata = (|| Ok::<_, dense::BuildError>([a?, b?, c?]))().map_err(|error| {
-            GrammarError::Vocabulary {
-                reason: error.to_string(),
-            }
-        })?;
+        let automata = [a?, b?, c?];
         Ok(Self {
             automata,
             vocabulary,

@@ -318,9 +318,9 @@ fn corpus() -> Vec<(&'static str, Format)> {
             "a schema in a grammar",
             lark(format!(
                 "start: %json {}",
-                Value::from(json!({"$defs":
+                json!({"$defs":
             (0..1800).map(|at| (format!("d{at}"), if at < 1799 { reference(at + 1) } else { json!({}) }))
-                .collect::<serde_json::Map<_, _>>(), "$ref": "#/$defs/d0"}))
+                .collect::<serde_json::Map<_, _>>(), "$ref": "#/$defs/d0"})
             )),
         ),
         (
