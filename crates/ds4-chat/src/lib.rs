@@ -7,7 +7,6 @@
 //!   tool calls. [`parse()`] is the same parser fed once. What it had to mend is reported as [`Repair`].
 //! - [`StopMatcher`] ends an answer before a stop text.
 //! - [`render_tool_calls`] writes calls in the official DSML form.
-//! - [`StopMatcher`] ends a stream of text at a stop string.
 //!
 //! ```
 //! use ds4_chat::{Conversation, ParserOptions, Vintage, parse, render};
