@@ -102,8 +102,8 @@ fn tick_step(range: f64) -> f64 {
     step * power
 }
 
-/// Text inside of XML. Characters that XML cannot hold become U+FFFD.
-fn escaped(text: &str) -> String {
+/// A text as it stands inside of XML. Characters that XML cannot hold become U+FFFD.
+pub fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for c in text.chars() {
         match c {

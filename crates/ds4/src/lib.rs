@@ -38,6 +38,7 @@ mod output_file;
 mod program;
 mod progress;
 mod prompt_tokens;
+mod quality;
 mod settings;
 mod steering_file;
 mod table;

@@ -95,6 +95,7 @@ fn execute(
         Some(Command::Bench(bench)) => commands::bench::run(&bench, output, interrupt),
         Some(Command::Eval(eval)) => commands::eval::run(&eval, output, interrupt),
         Some(Command::Steer(steer)) => commands::steer::run(&steer, output, interrupt),
+        Some(Command::Quality(quality)) => commands::quality::run(&quality, output, interrupt),
         Some(Command::Logits(logits)) => commands::logits::run(&logits, output, interrupt),
         Some(Command::Tokenize(tokenize)) => commands::tokenize::run(&tokenize, output),
         Some(Command::Detokenize(detokenize)) => commands::detokenize::run(&detokenize, output),

@@ -18,6 +18,8 @@ pub struct ContinuationScore {
     pub tokens: usize,
     /// Sum of `-ln p(token)` over them, in nats.
     pub nll: f64,
+    /// Tokens that are the likeliest in their place.
+    pub likeliest: usize,
     /// Whether the likeliest first token is the true one.
     pub first_match: bool,
     /// Tokens from the start on that are all the likeliest.
@@ -57,6 +59,7 @@ impl ContinuationScore {
         if self.greedy_prefix == self.tokens && is_likeliest {
             self.greedy_prefix += 1;
         }
+        self.likeliest += usize::from(is_likeliest);
         self.tokens += 1;
         self.nll += nll;
         Ok(())
@@ -124,7 +127,10 @@ mod tests {
         let found = score(&[(&logits, 1), (&logits, 2), (&logits, 1)]);
         let expected = -(0.5_f64.ln() + 0.375_f64.ln() + 0.5_f64.ln());
         assert!((found.nll - expected).abs() < 1e-6, "{}", found.nll);
-        assert_eq!((found.tokens, found.greedy_prefix), (3, 1));
+        assert_eq!(
+            (found.tokens, found.likeliest, found.greedy_prefix),
+            (3, 2, 1)
+        );
         assert!(found.first_match);
         assert!(!score(&[(&logits, 0), (&logits, 1)]).first_match);
         // A common offset changes nothing, however large.
@@ -151,12 +157,14 @@ mod tests {
         let a = ContinuationScore {
             tokens: 3,
             nll: 3.0,
+            likeliest: 3,
             first_match: true,
             greedy_prefix: 3,
         };
         let b = ContinuationScore {
             tokens: 1,
             nll: 5.0,
+            likeliest: 0,
             first_match: false,
             greedy_prefix: 0,
         };

@@ -14,6 +14,7 @@ use crate::commands::inspect::InspectArguments;
 use crate::commands::logits::LogitsArguments;
 use crate::commands::parse::ParseArguments;
 use crate::commands::plan::PlanArguments;
+use crate::commands::quality::QualityArguments;
 use crate::commands::quantize::QuantizeArguments;
 use crate::commands::render::RenderArguments;
 use crate::commands::score::ScoreArguments;
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     Bench(BenchArguments),
     /// Ask questions with known answers and count the right ones
     Eval(EvalArguments),
+    /// Compare formats of weights and KV cache on questions with known answers
+    Quality(QualityArguments),
     /// Make directions to steer a model along, from two sets of prompts
     Steer(SteerArguments),
     /// Write the teacher-forced logits of a token sequence

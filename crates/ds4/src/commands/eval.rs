@@ -1,20 +1,18 @@
 //! `ds4 eval`: questions with known answers.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use ds4_engine::EngineOptions;
-use ds4_eval::{Case, CaseFile};
 use ds4_model::{ModelShape, Steering};
 
 use super::eval_official::{self, OfficialArguments};
 use crate::arguments::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
-use crate::eval::{Report, Runner, nano_cases};
-use crate::failure::{Interrupted, UsageError};
+use crate::eval::{Report, Runner, SelectionArguments, read_cases};
+use crate::failure::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::loaded_engine;
 use crate::loaded_model::Vocabulary;
@@ -22,9 +20,6 @@ use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::settings;
 use crate::steering_file;
-
-/// Name of the cases that are part of the program.
-const NANO: &str = "nano";
 
 /// Arguments of `ds4 eval`.
 ///
@@ -42,12 +37,8 @@ pub(crate) struct EvalArguments {
     cases: Option<PathBuf>,
     #[command(flatten)]
     model: ModelArgument,
-    /// Only these categories
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    category: Vec<String>,
-    /// Only the first N cases of each category
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Show every wrong case: the end of its prompt, what is expected, the answer
     #[arg(long, conflicts_with = "json")]
     show: bool,
@@ -84,7 +75,7 @@ pub(crate) fn run(
     let source = arguments.cases.as_deref();
     let source = source.ok_or_else(|| anyhow!("there is no file of cases"))?;
     let file = read_cases(source)?;
-    let cases = chosen(&file.cases, &arguments.category, arguments.limit)?;
+    let cases = arguments.selection.choose(&file.cases)?;
     let model = ModelFile::open(arguments.model.model.as_deref())?;
     model.introduce(output);
     let shape = ModelShape::from_file(&model.file)?;
@@ -100,7 +91,7 @@ pub(crate) fn run(
     let mut engine = loaded_engine::open(&model, &options, steering.as_ref())?;
     let armed = interrupt.arm();
     let start = Instant::now();
-    let results = runner.run(&mut engine, &armed, output)?;
+    let results = runner.run(&mut engine, None, &armed, output)?;
     model.check_unchanged()?;
     let report = Report {
         cases: &cases,
@@ -111,7 +102,7 @@ pub(crate) fn run(
         options,
         steering: steering.as_ref().map(Steering::scales),
         vintage,
-        limit: arguments.limit,
+        limit: arguments.selection.limit,
         seconds: start.elapsed().as_secs_f64(),
     };
     if let Some(path) = &arguments.report {
@@ -134,48 +125,4 @@ pub(crate) fn run(
         return Err(Interrupted.into());
     }
     Ok(())
-}
-
-fn read_cases(path: &Path) -> anyhow::Result<CaseFile> {
-    let cannot_use = || format!("cannot use the cases in `{}`", path.display());
-    if path == Path::new(NANO) {
-        return CaseFile::read(nano_cases()).with_context(cannot_use);
-    }
-    let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    CaseFile::read(file).with_context(cannot_use)
-}
-
-/// The cases of these categories, all if there are none, and of each at most `limit`.
-fn chosen<'a>(
-    cases: &'a [Case],
-    categories: &[String],
-    limit: Option<usize>,
-) -> anyhow::Result<Vec<&'a Case>> {
-    let mut known: Vec<(&str, usize)> = Vec::new();
-    let mut chosen = Vec::new();
-    for case in cases {
-        let place = known.iter().position(|(name, _)| *name == case.category);
-        let place = place.unwrap_or_else(|| {
-            known.push((&case.category, 0));
-            known.len() - 1
-        });
-        let asked = categories.is_empty() || categories.contains(&case.category);
-        if asked && limit.is_none_or(|limit| known[place].1 < limit) {
-            known[place].1 += 1;
-            chosen.push(case);
-        }
-    }
-    let is_known = |name: &&String| known.iter().any(|(known, _)| known == name);
-    if let Some(unknown) = categories.iter().find(|name| !is_known(name)) {
-        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-        return Err(UsageError(format!(
-            "there is no category `{unknown}`; there are {}",
-            names.join(", ")
-        ))
-        .into());
-    }
-    if chosen.is_empty() {
-        return Err(UsageError("--limit must be at least 1".to_owned()).into());
-    }
-    Ok(chosen)
 }

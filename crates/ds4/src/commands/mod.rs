@@ -13,6 +13,7 @@ pub(crate) mod inspect;
 pub(crate) mod logits;
 pub(crate) mod parse;
 pub(crate) mod plan;
+pub(crate) mod quality;
 pub(crate) mod quantize;
 pub(crate) mod render;
 pub(crate) mod score;

@@ -6,10 +6,12 @@ mod progress;
 mod report;
 mod runner;
 mod schedule;
+mod selection;
+mod teacher_forcing;
 
-pub(crate) use nano::nano_cases;
 pub(crate) use official::{
     OfficialCase, read_cases as read_official_cases, score_cases as score_official_cases,
 };
 pub(crate) use report::Report;
-pub(crate) use runner::Runner;
+pub(crate) use runner::{CaseResult, Results, Runner};
+pub(crate) use selection::{SelectionArguments, read_cases};

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use ds4_chat::{Conversation, Message, Role, Vintage, render};
 use ds4_engine::{Engine, SyncControl};
-use ds4_eval::{ContinuationScore, Manifest, ManifestEntry, NotANumber};
+use ds4_eval::{ContinuationScore, Manifest, ManifestEntry};
 use ds4_tokenizer::{TokenId, Tokenizer};
 
+use super::teacher_forcing::score_continuation;
 use crate::failure::{Hint, Interrupted};
 use crate::interrupt::ArmedInterrupt;
 use crate::model_file::read_text;
@@ -109,26 +110,8 @@ fn score_case(
     engine: &mut Engine,
     control: &mut SyncControl<'_>,
 ) -> anyhow::Result<ContinuationScore> {
-    let mut score = ContinuationScore::default();
-    let Some((&first, rest)) = case.target.split_first() else {
-        return Ok(score);
-    };
     let mut session = engine.session()?;
-    if engine.sync(&mut session, &case.prompt, control)?.cancelled {
-        return Err(Interrupted.into());
-    }
-    let mut judged: Result<(), NotANumber> = score.add(session.logits(), first);
-    // The logits behind each token but the last judge the next one.
-    let fed = &case.target[..rest.len()];
-    let forced = engine.score(&mut session, fed, control, &mut |index, logits| {
-        if judged.is_ok() {
-            judged = score.add(logits, rest[index]);
-        }
-    })?;
+    let score = score_continuation(engine, &mut session, &case.prompt, &case.target, control)?;
     engine.close(session);
-    judged?;
-    if forced.cancelled {
-        return Err(Interrupted.into());
-    }
-    Ok(score)
+    score.ok_or_else(|| Interrupted.into())
 }

@@ -3,11 +3,12 @@
 use anyhow::Context;
 use ds4_chat::{ControlToken, ParserOptions, Vintage, render};
 use ds4_engine::{Engine, Sampler, SamplerSettings, Session, SyncControl};
-use ds4_eval::{Answer, Case, Thinking, Wrong};
+use ds4_eval::{Answer, Case, ContinuationScore, Thinking, Wrong};
 use ds4_tokenizer::{TokenId, Tokenizer};
 
 use super::progress::CaseBar;
 use super::schedule::{Turn, schedule};
+use super::teacher_forcing::score_continuation;
 use crate::generation::{Generation, Outcome};
 use crate::interrupt::ArmedInterrupt;
 use crate::output::Output;
@@ -31,6 +32,10 @@ pub(crate) struct CaseResult {
     pub(crate) case: usize,
     pub(crate) verdict: Result<(), Failure>,
     pub(crate) prompt_tokens: usize,
+    /// The tokens of the answer, with the end of the sentence if the model ended it.
+    pub(crate) answer: Vec<TokenId>,
+    /// How likely the model finds the reference's answer, if there is one.
+    pub(crate) fidelity: Option<ContinuationScore>,
     pub(crate) answer_tokens: usize,
     pub(crate) reasoning_tokens: usize,
     /// The model did not end the answer itself.
@@ -91,13 +96,20 @@ impl<'a> Runner<'a> {
             .unwrap_or(1)
     }
 
-    /// Asks every case, greedily.
+    /// The prompts in tokens.
+    pub(crate) fn prompts(&self) -> &[Vec<TokenId>] {
+        &self.prompts
+    }
+
+    /// Asks every case, greedily. With `reference`, the results of another model on the same prompts,
+    /// its answers are judged token by token as well.
     ///
     /// # Errors
     /// Those of the engine; a wrong answer is none.
     pub(crate) fn run(
         &self,
         engine: &mut Engine,
+        reference: Option<&[CaseResult]>,
         interrupt: &ArmedInterrupt<'_>,
         output: &Output,
     ) -> anyhow::Result<Results> {
@@ -124,6 +136,7 @@ impl<'a> Runner<'a> {
                 session: &mut session,
                 sampler: &mut sampler,
                 interrupt,
+                reference: reference.and_then(|results| results.get(turn.prompt)),
             };
             let result = self
                 .ask(turn, &mut asking, &mut results.prefilled, &mut show)
@@ -160,6 +173,8 @@ impl<'a> Runner<'a> {
             case: turn.prompt,
             verdict: Ok(()),
             prompt_tokens: prompt.len(),
+            answer: Vec::new(),
+            fidelity: None,
             answer_tokens: 0,
             reasoning_tokens: 0,
             cut_off: false,
@@ -219,6 +234,22 @@ impl<'a> Runner<'a> {
         };
         result.cut_off = generated.outcome != Outcome::Finished;
         result.text = self.tokenizer.decode_lossy(sampled);
+        if let Some(reference) = asking.reference {
+            let mut control = SyncControl {
+                cancel: asking.interrupt.cancel(),
+                progress: &mut |_, _| {},
+            };
+            let (engine, session) = (&mut *asking.engine, &mut *asking.session);
+            result.fidelity =
+                score_continuation(engine, session, prompt, &reference.answer, &mut control)?;
+            if result.fidelity.is_none() {
+                return Ok(None);
+            }
+        }
+        result.answer.clone_from(sampled);
+        if generated.outcome == Outcome::Finished {
+            result.answer.extend(self.tokenizer.eos());
+        }
         let answer = Answer {
             message: &generated.message,
             reasoning_tokens: result.reasoning_tokens,
@@ -234,4 +265,6 @@ struct Asking<'a> {
     session: &'a mut Session,
     sampler: &'a mut Sampler,
     interrupt: &'a ArmedInterrupt<'a>,
+    /// What the reference answered.
+    reference: Option<&'a CaseResult>,
 }

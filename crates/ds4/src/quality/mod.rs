@@ -1,0 +1,9 @@
+//! What formats of weights and KV cache cost in quality.
+
+mod chart;
+mod measurement;
+mod report;
+
+pub(crate) use chart::{Bar, BarChart, BarPanel};
+pub(crate) use measurement::{Measurement, TextScore};
+pub(crate) use report::QualityReport;
