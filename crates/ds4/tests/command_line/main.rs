@@ -17,6 +17,7 @@ mod logits;
 mod model_files;
 mod program;
 mod pseudo_terminal;
+mod quality;
 mod quantize;
 mod steering;
 mod test_model;
