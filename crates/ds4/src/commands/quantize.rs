@@ -40,7 +40,7 @@ pub(crate) struct QuantizeArguments {
     /// Another type for the tensors whose GGUF names match; `*` and `?` as in a shell, the last rule wins
     #[arg(long, value_name = "PATTERN=TYPE")]
     tensor_type: Vec<TypeRule>,
-    /// Importance of the columns, in llama.cpp's .dat format
+    /// Importance of the columns, as `ds4 imatrix` and llama.cpp write it (GGUF or .dat)
     #[arg(long, value_name = "FILE")]
     imatrix: Option<PathBuf>,
     /// What becomes of the MTP block
