@@ -432,7 +432,15 @@ fn facts(nll: &Moments, top: &Moments) -> [(&'static str, String); 4] {
     let (perplexity, error) = perplexity(nll);
     [
         ("NLL, nats a token", with_error(nll.mean(), nll.error(), 5)),
-        ("perplexity", with_error(perplexity, error, 4)),
+        // Six digits, whatever the size.
+        (
+            "perplexity",
+            with_error(
+                perplexity,
+                error,
+                5_usize.saturating_sub(perplexity.max(1.0).log10() as usize),
+            ),
+        ),
         ("bits a token", format!("{:.5}", bits(nll.mean()))),
         ("likeliest token is right", percentage(top)),
     ]
