@@ -1,9 +1,4 @@
 //! Files of full-size shapes against the published figures, and what lies in them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test may panic, and clippy.toml knows only its functions"
-)]
-
 use std::sync::atomic::AtomicBool;
 
 use ds4_gguf::GgufFile;

@@ -71,7 +71,14 @@ fn likelihoods_are_those_of_golden_logits() {
             let ids = model.tokens(length).unwrap();
             let logits = golden.floats(&format!("seq{length}.logits")).unwrap();
             let mut engine = engine(model, 512);
-            let scores = run(&mut engine, None, &[ids.clone()], (512, 256), None).unwrap();
+            let scores = run(
+                &mut engine,
+                None,
+                std::slice::from_ref(&ids),
+                (512, 256),
+                None,
+            )
+            .unwrap();
             assert_eq!(scores.len(), length - 1);
             let certain = model.first_uncertain(length).unwrap_or(length);
             let mut sum = 0.0;
