@@ -23,6 +23,8 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// Longest time for the head of a request, and for its body.
     pub read_timeout: Duration,
+    /// Longest time that a client may take nothing of its answer.
+    pub write_timeout: Duration,
     /// Longest silence of a stream.
     pub keep_alive: Duration,
     /// How long running requests may go on after the server was told to stop.
@@ -40,6 +42,7 @@ impl Default for ServerSettings {
             max_body: 64 << 20,
             max_connections: 1024,
             read_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(5),
             grace: Duration::from_secs(30),
         }

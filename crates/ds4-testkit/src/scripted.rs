@@ -1,14 +1,15 @@
 //! An engine that says what a plan tells it: for tests of everything above the engine.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ds4_engine::{
-    CachedTokens, EngineStatus, FinishReason, GenerationEvent, GenerationRequest, GenerationSink,
-    InferenceService, ModelFacts, ModelFingerprint, RequestId, Speculation, SubmitError, Timings,
-    Usage,
+    CachedTokens, EngineStatus, EngineTotals, FinishReason, GenerationEvent, GenerationRequest,
+    GenerationSink, InferenceService, ModelFacts, ModelFingerprint, Priority, RequestId,
+    RunningRequest, Speculation, SubmitError, Timings, Usage,
 };
 use ds4_model::{KvFormat, TokenId};
 use ds4_tokenizer::Tokenizer;
@@ -19,6 +20,9 @@ use serde::Deserialize;
 pub struct Plan {
     /// One for each request; at the end of the plan the last one repeats.
     pub turns: Vec<PlannedTurn>,
+    /// More requests than this at a time are refused; `None` for no limit.
+    #[serde(default)]
+    pub max_requests: Option<usize>,
 }
 
 /// One answer.
@@ -34,6 +38,17 @@ pub struct PlannedTurn {
     pub prefill_ms: u64,
 }
 
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Tokens of the prompt.
+    pub prompt: Vec<TokenId>,
+    /// Tokens that were said.
+    pub generated: usize,
+    /// Why no more were.
+    pub reason: FinishReason,
+}
+
 /// An [`InferenceService`] that emits the turns of a plan as tokens.
 pub struct ScriptedService {
     shared: Arc<Shared>,
@@ -47,6 +62,9 @@ struct Shared {
     running: Mutex<Vec<(RequestId, Arc<AtomicBool>)>>,
     /// Prompts with their answers, to tell honestly what an engine would have found.
     known: Mutex<Vec<Vec<TokenId>>>,
+    outcomes: Mutex<Vec<Outcome>>,
+    totals: Mutex<EngineTotals>,
+    max_requests: usize,
 }
 
 #[derive(Clone)]
@@ -63,7 +81,7 @@ impl ScriptedService {
     /// A plan without turns.
     pub fn new(plan: &Plan, tokenizer: &Tokenizer, context: usize) -> anyhow::Result<Self> {
         anyhow::ensure!(!plan.turns.is_empty(), "the plan has no turns");
-        let plan = plan
+        let spoken = plan
             .turns
             .iter()
             .map(|turn| {
@@ -78,11 +96,14 @@ impl ScriptedService {
             .collect();
         Ok(Self {
             shared: Arc::new(Shared {
-                plan,
+                plan: spoken,
                 next_turn: Mutex::new(0),
                 next_id: AtomicU64::new(1),
                 running: Mutex::default(),
                 known: Mutex::default(),
+                outcomes: Mutex::default(),
+                totals: Mutex::default(),
+                max_requests: plan.max_requests.unwrap_or(usize::MAX),
             }),
             facts: ModelFacts {
                 name: "scripted".to_owned(),
@@ -94,6 +115,29 @@ impl ScriptedService {
             },
         })
     }
+
+    /// What became of the requests so far, in the order in which they ended.
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        lock(&self.shared.outcomes).clone()
+    }
+
+    /// Requests that have not ended.
+    pub fn running(&self) -> usize {
+        lock(&self.shared.running).len()
+    }
+}
+
+static TOKENIZER: &[u8] =
+    include_bytes!("../../ds4-tokenizer/tests/data/deepseek-v4-tokenizer.json.gz");
+
+/// The vocabulary of DeepSeek V4.
+///
+/// # Errors
+/// The file in the source tree is damaged.
+pub fn deepseek_tokenizer() -> anyhow::Result<Tokenizer> {
+    let mut json = Vec::new();
+    flate2::read::GzDecoder::new(TOKENIZER).read_to_end(&mut json)?;
+    Ok(Tokenizer::from_json(&json)?)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -107,9 +151,30 @@ impl InferenceService for ScriptedService {
         sink: Box<dyn GenerationSink>,
     ) -> Result<RequestId, SubmitError> {
         let (tokens, context) = (request.tokens.len(), self.facts.context);
+        if tokens == 0 {
+            return Err(SubmitError::EmptyPrompt);
+        }
         if tokens >= context {
             return Err(SubmitError::TooLong { tokens, context });
         }
+        let vocabulary = self.facts.vocabulary;
+        if let Some(&token) = request
+            .tokens
+            .iter()
+            .find(|&&token| token as usize >= vocabulary)
+        {
+            return Err(SubmitError::UnknownToken { token, vocabulary });
+        }
+        let queued = lock(&self.shared.running).len();
+        if queued >= self.shared.max_requests {
+            lock(&self.shared.totals).refused += 1;
+            let retry_after = Duration::from_millis(1500);
+            return Err(SubmitError::QueueFull {
+                queued,
+                retry_after,
+            });
+        }
+        lock(&self.shared.totals).requests += 1;
         let id = RequestId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let cancelled = Arc::new(AtomicBool::new(false));
         lock(&self.shared.running).push((id, Arc::clone(&cancelled)));
@@ -130,9 +195,22 @@ impl InferenceService for ScriptedService {
     }
 
     fn status(&self) -> EngineStatus {
+        let running = lock(&self.shared.running)
+            .iter()
+            .map(|&(id, _)| RunningRequest {
+                id,
+                cache_key: None,
+                priority: Priority::Normal,
+                prefilled: 0,
+                prompt: 0,
+                generated: 0,
+            })
+            .collect();
         EngineStatus {
             slots: 64,
             queue_capacity: 64,
+            running,
+            totals: *lock(&self.shared.totals),
             ..EngineStatus::default()
         }
     }
@@ -200,6 +278,20 @@ fn speak(
     let mut known = request.tokens.clone();
     known.append(&mut said);
     lock(&shared.known).push(known);
+    {
+        let mut totals = lock(&shared.totals);
+        totals.finished += 1;
+        totals.cancelled += u64::from(reason == FinishReason::Cancelled);
+        totals.prompt_tokens += prompt as u64;
+        totals.cached_live += cached as u64;
+        totals.prefilled_tokens += (prompt - cached) as u64;
+        totals.generated_tokens += generated as u64;
+    }
+    lock(&shared.outcomes).push(Outcome {
+        prompt: request.tokens.clone(),
+        generated,
+        reason,
+    });
     let _ = sink.send(GenerationEvent::Finished {
         reason,
         usage: Usage {

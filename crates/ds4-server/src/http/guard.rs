@@ -43,7 +43,7 @@ pub(crate) async fn guard(
         return ApiError::new(dialect, error.with_status(403)).into_response();
     }
     if request.method() == Method::OPTIONS {
-        return with_origin(StatusCode::NO_CONTENT.into_response(), allowed);
+        return preflight(request.headers(), allowed);
     }
     let open = matches!(path, "/health" | "/" | "/favicon.ico");
     if !open && !state.settings.api_keys.is_empty() && !has_key(request.headers(), &state) {
@@ -145,12 +145,29 @@ fn with_origin(mut response: Response, origin: Option<HeaderValue>) -> Response 
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("Origin"));
         headers.insert(
-            header::ACCESS_CONTROL_ALLOW_METHODS,
-            HeaderValue::from_static("GET, POST, DELETE, OPTIONS"),
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("x-request-id, request-id, retry-after"),
         );
+    }
+    response
+}
+
+/// What a browser asks before it sends a request of another site's page.
+fn preflight(asked: &HeaderMap, origin: Option<HeaderValue>) -> Response {
+    let mut response = with_origin(StatusCode::NO_CONTENT.into_response(), origin.clone());
+    if origin.is_some() {
+        let headers = response.headers_mut();
         headers.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("*, Authorization"),
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, DELETE"),
+        );
+        // The site is trusted with any header; `*` would not mean Authorization.
+        if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+        }
+        headers.insert(
+            header::ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static("600"),
         );
     }
     response

@@ -17,6 +17,7 @@ use axum::Router;
 
 use super::front::Front;
 use super::router::{AppState, router};
+use super::socket::Socket;
 use crate::inference::Inference;
 use crate::settings::ServerSettings;
 
@@ -24,6 +25,8 @@ use crate::settings::ServerSettings;
 const MAX_HEAD: usize = 64 << 10;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 128;
+/// How long connections that are cut off may take to end.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 /// The server could not be started.
 #[derive(Debug, Error)]
@@ -72,7 +75,7 @@ impl RunningServer {
             .open(router(Arc::new(AppState::new(settings, inference))));
     }
 
-    /// Stops accepting, lets requests finish for the time of grace, and ends.
+    /// Stops accepting, lets requests finish for the time of grace, cuts off what is left, and ends.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.task.await;
@@ -115,7 +118,8 @@ async fn accept(
 ) {
     let places = Arc::new(Semaphore::new(settings.max_connections));
     let service = TowerToHyperService::new(router);
-    let mut builder = Builder::new(TokioExecutor::new());
+    // Named, not guessed from the first bytes: the guess would wait for them without a limit.
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -124,6 +128,7 @@ async fn accept(
         .max_buf_size(MAX_HEAD)
         .max_headers(MAX_HEADERS);
     let graceful = GracefulShutdown::new();
+    let (cut, cut_off) = watch::channel(false);
     loop {
         let place = tokio::select! {
             place = Arc::clone(&places).acquire_owned() => place,
@@ -144,16 +149,25 @@ async fn accept(
         };
         // Tokens are small and must not wait for each other.
         let _ = socket.set_nodelay(true);
+        let socket = TokioIo::new(Socket::new(socket, settings.write_timeout));
         let connection = builder
-            .serve_connection(TokioIo::new(socket), service.clone())
+            .serve_connection(socket, service.clone())
             .into_owned();
         let connection = graceful.watch(connection);
+        let mut cut_off = cut_off.clone();
         tokio::spawn(async move {
-            // What goes wrong on a connection is the client's to see.
-            let _ = connection.await;
+            tokio::select! {
+                // What goes wrong on a connection is the client's to see.
+                _ = connection => {}
+                _ = cut_off.changed() => {}
+            }
             drop(place);
         });
     }
     drop(listener);
     let _ = tokio::time::timeout(settings.grace, graceful.shutdown()).await;
+    // Ends the connections that are left, and with them their turns.
+    drop(cut);
+    let all = u32::try_from(settings.max_connections).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(LAST_MOMENT, places.acquire_many(all)).await;
 }

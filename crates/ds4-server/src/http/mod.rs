@@ -9,6 +9,7 @@ mod listener;
 mod models;
 mod request_body;
 mod router;
+mod socket;
 mod stream;
 
 pub use listener::{RunningServer, ServerError, serve};

@@ -1,7 +1,6 @@
 //! The real server on an engine that says what a plan tells it.
 #![expect(clippy::print_stdout, reason = "the address is the program's output")]
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +11,7 @@ use ds4_chat::{ReasoningEffort, Vintage};
 use ds4_engine::SamplerSettings;
 use ds4_server::turn::Thinking;
 use ds4_server::{Inference, ServerSettings, serve};
-use ds4_testkit::scripted::{Plan, ScriptedService};
-use ds4_tokenizer::Tokenizer;
-
-static TOKENIZER: &[u8] =
-    include_bytes!("../../../ds4-tokenizer/tests/data/deepseek-v4-tokenizer.json.gz");
+use ds4_testkit::scripted::{Plan, ScriptedService, deepseek_tokenizer};
 
 /// Serves the turns of a plan over every API of `ds4 serve`, on loopback.
 #[derive(Parser)]
@@ -41,9 +36,7 @@ fn main() -> anyhow::Result<()> {
         .with_context(|| format!("cannot read `{}`", arguments.plan.display()))?;
     let plan: Plan = serde_json::from_str(&text)
         .with_context(|| format!("`{}` is no plan", arguments.plan.display()))?;
-    let mut json = Vec::new();
-    flate2::read::GzDecoder::new(TOKENIZER).read_to_end(&mut json)?;
-    let tokenizer = Tokenizer::from_json(&json)?;
+    let tokenizer = deepseek_tokenizer()?;
     let service = Arc::new(ScriptedService::new(&plan, &tokenizer, arguments.ctx)?);
     let inference = Inference::new(
         service,

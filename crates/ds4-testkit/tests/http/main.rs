@@ -1,0 +1,12 @@
+//! The server over sockets: every endpoint, access, bad input, streams, and how it lives and stops.
+//!
+//! The engine behind it says what a plan tells it; sockets, HTTP and everything above are real.
+
+mod access;
+mod client;
+mod endpoints;
+mod lifetime;
+mod malformed;
+mod requests;
+mod streams;
+mod test_server;
