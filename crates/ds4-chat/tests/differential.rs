@@ -392,6 +392,7 @@ fn our_pieces(scenario: &Scenario) -> Vec<(bool, String)> {
         .map(|piece| match piece {
             Piece::Special(token) => (true, token.text().to_owned()),
             Piece::Text(text) => (false, text),
+            Piece::Sampled { .. } => unreachable!("nothing is replayed"),
         })
         .collect()
 }

@@ -94,6 +94,7 @@ fn pieces_give_the_golden_ids() {
                             "{text}"
                         );
                     }
+                    Piece::Sampled { .. } => unreachable!("nothing is replayed"),
                 }
             }
             let ids: Vec<u64> = ids.into_iter().map(u64::from).collect();

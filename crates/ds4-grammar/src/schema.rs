@@ -8,8 +8,9 @@ use crate::limits::{
 };
 use crate::{GrammarError, exact_format, pattern};
 
-/// White space between the parts of a JSON text: enough to indent, not enough to run away.
-pub(crate) const WHITE_SPACE: &str = r"[ \t\r\n]{1,80}";
+/// White space between the parts of a JSON text: a blank, or a new line with its indentation. A small
+/// model that begins a run of blanks would not find its end.
+pub(crate) const WHITE_SPACE: &str = r"( |\r?\n[ \t]{0,40})";
 
 /// Keywords of any draft, or of OpenAPI, that assert something and cannot be enforced.
 const UNSUPPORTED: &[&str] = &[

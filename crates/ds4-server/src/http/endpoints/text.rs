@@ -53,7 +53,7 @@ pub(crate) async fn tokenize(
             ids
         }
         None => {
-            let turn = turn_of(&state, &json)?;
+            let turn = turn_of(&state, &json).map_err(failed)?;
             state.inference.prompt_tokens(&turn).map_err(failed)?.0
         }
     };
@@ -106,7 +106,7 @@ pub(crate) async fn render(
     bytes: Body,
 ) -> Result<Response, ApiError> {
     let json = body(&state, DIALECT, &headers, bytes).await?;
-    let turn = turn_of(&state, &json)?;
+    let turn = turn_of(&state, &json).map_err(failed)?;
     let prompt = state.inference.prompt_text(&turn).map_err(failed)?;
     let (ids, _) = state.inference.prompt_tokens(&turn).map_err(failed)?;
     Ok(json_response(
@@ -116,12 +116,10 @@ pub(crate) async fn render(
 }
 
 /// The turn of a request in any dialect: named by `api`, else told by its fields.
-fn turn_of(state: &AppState, json: &Value) -> Result<TurnRequest, ApiError> {
+fn turn_of(state: &AppState, json: &Value) -> Result<TurnRequest, RequestError> {
     let inference = &state.inference;
     let (sampling, thinking) = (inference.sampling(), inference.thinking());
-    let api = Fields::body(json)
-        .and_then(|fields| fields.string("api"))
-        .map_err(failed)?;
+    let api = Fields::body(json)?.string("api")?;
     let api = api.unwrap_or_else(|| {
         let blocks = json["messages"]
             .as_array()
@@ -149,5 +147,4 @@ fn turn_of(state: &AppState, json: &Value) -> Result<TurnRequest, ApiError> {
             format!("Invalid 'api': `{other}`, expected chat, messages or responses"),
         )),
     }
-    .map_err(failed)
 }
