@@ -83,7 +83,7 @@ def main():
     parser.add_argument("--tokenizer", default="work/tokenizer/tokenizer.json")
     parser.add_argument("--config", default=os.path.join(os.path.dirname(os.path.abspath(__file__)), "config.json"))
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--max-seconds", type=float, default=1e9, help="length of the schedule, all calls together")
+    parser.add_argument("--max-seconds", type=float, default=1e9, help="length of the schedule, all calls together, without compiling")
     parser.add_argument("--stop-after", type=float, default=1e9, help="end this call after so many seconds, with a checkpoint")
     parser.add_argument("--row-tokens", type=int, default=32768, help="tokens of a packed row; on a GPU a multiple of 16384")
     parser.add_argument("--longest", type=int, default=16384, help="longer conversations are left out")
@@ -147,7 +147,7 @@ def main():
         losses = torch.compile(token_losses, dynamic=False)
     # Flags -1: nothing, 0: not the assistant's, 1: the assistant's, 2: decisive, 3: not the assistant's, in a long text.
     weights = torch.tensor([args.rest_weight, 1.0, 1.5, args.rest_weight / 10, 0.0], device=args.device)
-    started = reported = last_save = time.time()
+    began = started = reported = last_save = time.time()
     first_step = step
     window, log = [], open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8")
     with feed.pool(args.workers) as pool:
@@ -156,7 +156,7 @@ def main():
         while True:
             now = time.time()
             progress = max(step / args.steps, (spent + now - started) / args.max_seconds)
-            if progress >= 1 or now - started >= args.stop_after:
+            if progress >= 1 or now - began >= args.stop_after:
                 break
             rate = rate_at(progress, step, args.warmup, args.decay_from)
             for tool in tools:
@@ -212,6 +212,10 @@ def main():
                 answer = (each * (kind == 1)).sum() / (kind == 1).sum().clamp(min=1)
                 key = (each * (kind == 2)).sum() / (kind == 2).sum().clamp(min=1)
                 window.append((stage, waited, torch.stack([answer, key, main_loss.detach(), ahead_loss.detach(), index.detach().float(), norm, torch.stack(spread).max()])))
+            if step == first_step and cuda:  # compiling is no training
+                torch.cuda.synchronize()
+                print(f"first step after {time.time() - began:.0f} s", flush=True)
+                started = reported = time.time()
             step += 1
             seen += int((row[1] >= 0).sum())
             if len(window) >= (args.report or (100 if cuda else 10)):
