@@ -8,6 +8,11 @@
 //! | `usage` | [`UsageFile`]: hit counts and times, may be lost |
 //!
 //! Manifest and frontier share a file, so that one rename commits a checkpoint.
+//! BLAKE3 is the only checksum: with AVX-512 one thread hashed 4.1 GB/s, so that it was
+//! under a quarter of the time to restore 100,000 tokens (0.37 GB in 0.4 s;
+//! `examples/restore_speed.rs`). CRC32 at 36 GB/s would have saved most of those 0.09 s
+//! and found less.
+//!
 //! Spans have a file each: 391 files for 100,000 tokens cost a few milliseconds to
 //! open, and packing several would make prefixes shorter than a pack unshareable.
 
