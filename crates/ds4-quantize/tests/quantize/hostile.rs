@@ -448,3 +448,53 @@ fn damaged_importance_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// The same in llama.cpp's GGUF form.
+#[test]
+fn damaged_gguf_importance_is_refused() -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let path = root.path().join("imatrix.gguf");
+    let tensors = |list: &[(&str, &[f32], u64)], kind: &str| -> Result<()> {
+        let mut metadata = ds4_gguf::Metadata::new();
+        metadata.insert("general.type", kind)?;
+        let spec = |&(name, values, columns): &(&str, &[f32], u64)| ds4_gguf::TensorSpec {
+            name: name.to_owned(),
+            dims: vec![columns, values.len() as u64 / columns],
+            ty: ds4_quant::TensorType::F32,
+        };
+        let specs: Vec<_> = list.iter().map(spec).collect();
+        let mut writer = ds4_gguf::GgufWriter::create(&path, &metadata, &specs)?;
+        for (name, values, _) in list {
+            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            writer.write_tensor(name, &bytes)?;
+        }
+        Ok(writer.finish()?)
+    };
+    let sums: (&str, &[f32], u64) = ("a.in_sum2", &[1.0, 2.0, 3.0, 4.0], 2);
+    for (list, kind, problem) in [
+        (vec![sums], "model", "no importance matrix"),
+        (vec![sums], "imatrix", "no counts"),
+        (
+            vec![sums, ("a.counts", &[1.0, 1.0, 1.0][..], 1)],
+            "imatrix",
+            "4 sums and 3 counts",
+        ),
+        (
+            vec![sums, ("a.counts", &[1.0, f32::NAN], 1)],
+            "imatrix",
+            "is NaN",
+        ),
+        (
+            vec![("a.in_sum2", &[1.0, -2.0], 2), ("a.counts", &[1.0], 1)],
+            "imatrix",
+            "is -2",
+        ),
+    ] {
+        tensors(&list, kind)?;
+        let message = ImportanceMatrix::open(&path).unwrap_err().to_string();
+        assert!(message.contains(problem), "{problem}: {message}");
+    }
+    tensors(&[sums, ("a.counts", &[2.0, 0.0], 1)], "imatrix")?;
+    assert_eq!(ImportanceMatrix::open(&path)?.len(), 1);
+    Ok(())
+}
