@@ -11,7 +11,7 @@ use ds4_model::{ModelShape, Steering};
 
 use super::eval_official::{self, OfficialArguments};
 use crate::arguments::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
-use crate::eval::{Report, Runner, SelectionArguments, read_cases};
+use crate::eval::{Judged, Report, Runner, SelectionArguments, read_cases};
 use crate::failure::Interrupted;
 use crate::interrupt::Interrupt;
 use crate::loaded_engine;
@@ -91,7 +91,7 @@ pub(crate) fn run(
     let mut engine = loaded_engine::open(&model, &options, steering.as_ref())?;
     let armed = interrupt.arm();
     let start = Instant::now();
-    let results = runner.run(&mut engine, None, &armed, output)?;
+    let results = runner.run(&mut engine, Judged::None, &armed, output)?;
     model.check_unchanged()?;
     let report = Report {
         cases: &cases,

@@ -15,7 +15,7 @@ use ds4_workshop::{Control, WindowSizes, WorkshopError};
 
 use crate::arguments::{EngineArguments, KvTypeName, VintageName};
 use crate::documents;
-use crate::eval::{CaseResult, Runner, SelectionArguments, read_cases};
+use crate::eval::{Judged, Runner, SelectionArguments, read_cases};
 use crate::failure::{Interrupted, UsageError};
 use crate::interrupt::{ArmedInterrupt, Interrupt};
 use crate::loaded_engine;
@@ -36,8 +36,8 @@ const OUTPUTS: usize = 64;
 /// Arguments of `ds4 quality`.
 ///
 /// Asks the cases of every model and, of the first, with every KV type. The first model in the first
-/// configuration is the reference: how likely the others find its answers says more than right or
-/// wrong, and needs fewer cases.
+/// configuration is the reference: how likely the others find its answers, beside how likely it finds
+/// them itself, says more than right or wrong, and needs fewer cases.
 #[derive(Debug, Args)]
 pub(crate) struct QualityArguments {
     /// Models to compare, the one with most bits first: GGUF files, or names
@@ -160,11 +160,11 @@ impl Laboratory<'_> {
         let weights = MemoryPlan::for_file(&model.file, &options)?.weights;
         let mut engine = loaded_engine::open(model, &options, None)?;
         let start = Instant::now();
-        let reference: Option<&[CaseResult]> = match self.measurements.first() {
+        let judged = match self.measurements.first() {
             None => {
                 self.prompts = runner.prompts().to_vec();
                 self.backend = engine.backend_name();
-                None
+                Judged::Own
             }
             Some(_) if runner.prompts() != self.prompts => {
                 return Err(anyhow!(
@@ -172,9 +172,9 @@ impl Laboratory<'_> {
                     model.label
                 ));
             }
-            Some(reference) => Some(&reference.results.results),
+            Some(reference) => Judged::Reference(&reference.results.results),
         };
-        let results = runner.run(&mut engine, reference, self.interrupt, output)?;
+        let results = runner.run(&mut engine, judged, self.interrupt, output)?;
         if results.interrupted {
             return Err(Interrupted.into());
         }

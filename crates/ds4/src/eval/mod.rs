@@ -13,5 +13,5 @@ pub(crate) use official::{
     OfficialCase, read_cases as read_official_cases, score_cases as score_official_cases,
 };
 pub(crate) use report::Report;
-pub(crate) use runner::{CaseResult, Results, Runner};
+pub(crate) use runner::{Judged, Results, Runner};
 pub(crate) use selection::{SelectionArguments, read_cases};

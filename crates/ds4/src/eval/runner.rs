@@ -34,7 +34,7 @@ pub(crate) struct CaseResult {
     pub(crate) prompt_tokens: usize,
     /// The tokens of the answer, with the end of the sentence if the model ended it.
     pub(crate) answer: Vec<TokenId>,
-    /// How likely the model finds the reference's answer, if there is one.
+    /// How likely the model finds the answer that is judged token by token.
     pub(crate) fidelity: Option<ContinuationScore>,
     pub(crate) answer_tokens: usize,
     pub(crate) reasoning_tokens: usize,
@@ -51,6 +51,17 @@ pub(crate) struct Results {
     /// Prompt tokens that were computed; the others were there from a case before.
     pub(crate) prefilled: usize,
     pub(crate) interrupted: bool,
+}
+
+/// Whose answers are judged token by token, beside being right or wrong.
+#[derive(Clone, Copy)]
+pub(crate) enum Judged<'a> {
+    /// Nobody's.
+    None,
+    /// Those that the model gives.
+    Own,
+    /// Those that another model gave to the same prompts, in the order of the cases.
+    Reference(&'a [CaseResult]),
 }
 
 /// Cases with their prompts.
@@ -101,15 +112,14 @@ impl<'a> Runner<'a> {
         &self.prompts
     }
 
-    /// Asks every case, greedily. With `reference`, the results of another model on the same prompts,
-    /// its answers are judged token by token as well.
+    /// Asks every case, greedily.
     ///
     /// # Errors
     /// Those of the engine; a wrong answer is none.
     pub(crate) fn run(
         &self,
         engine: &mut Engine,
-        reference: Option<&[CaseResult]>,
+        judged: Judged<'_>,
         interrupt: &ArmedInterrupt<'_>,
         output: &Output,
     ) -> anyhow::Result<Results> {
@@ -136,7 +146,7 @@ impl<'a> Runner<'a> {
                 session: &mut session,
                 sampler: &mut sampler,
                 interrupt,
-                reference: reference.and_then(|results| results.get(turn.prompt)),
+                judged,
             };
             let result = self
                 .ask(turn, &mut asking, &mut results.prefilled, &mut show)
@@ -234,21 +244,25 @@ impl<'a> Runner<'a> {
         };
         result.cut_off = generated.outcome != Outcome::Finished;
         result.text = self.tokenizer.decode_lossy(sampled);
-        if let Some(reference) = asking.reference {
+        result.answer.clone_from(sampled);
+        if generated.outcome == Outcome::Finished {
+            result.answer.extend(self.tokenizer.eos());
+        }
+        let judged = match asking.judged {
+            Judged::None => None,
+            Judged::Own => Some(&result.answer),
+            Judged::Reference(results) => results.get(turn.prompt).map(|result| &result.answer),
+        };
+        if let Some(target) = judged {
             let mut control = SyncControl {
                 cancel: asking.interrupt.cancel(),
                 progress: &mut |_, _| {},
             };
             let (engine, session) = (&mut *asking.engine, &mut *asking.session);
-            result.fidelity =
-                score_continuation(engine, session, prompt, &reference.answer, &mut control)?;
+            result.fidelity = score_continuation(engine, session, prompt, target, &mut control)?;
             if result.fidelity.is_none() {
                 return Ok(None);
             }
-        }
-        result.answer.clone_from(sampled);
-        if generated.outcome == Outcome::Finished {
-            result.answer.extend(self.tokenizer.eos());
         }
         let answer = Answer {
             message: &generated.message,
@@ -265,6 +279,5 @@ struct Asking<'a> {
     session: &'a mut Session,
     sampler: &'a mut Sampler,
     interrupt: &'a ArmedInterrupt<'a>,
-    /// What the reference answered.
-    reference: Option<&'a CaseResult>,
+    judged: Judged<'a>,
 }

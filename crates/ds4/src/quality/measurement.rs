@@ -36,9 +36,7 @@ impl Measurement {
         tally
     }
 
-    /// The reference's answers, judged by this model, all together; `None` for the reference itself.
-    ///
-    /// Only sums are meaningful: first token and prefix belong to single answers.
+    /// The reference's answers, judged by this model, all together; `None` if there are no tokens.
     pub(crate) fn fidelity(&self) -> Option<Fidelity> {
         let scores = self.results.results.iter().map(|result| result.fidelity);
         let scores: Vec<ContinuationScore> = scores.collect::<Option<_>>()?;

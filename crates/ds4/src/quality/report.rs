@@ -100,7 +100,7 @@ impl QualityReport<'_> {
             titles.push("NLL of the text");
         }
         titles.extend([
-            "NLL of its answers",
+            "NLL of answers",
             "same token",
             "same answer",
             "right",
@@ -117,7 +117,7 @@ impl QualityReport<'_> {
                 row.push(format!("{:.4} ± {:.4}", text.nll, text.nll_error));
             }
             match measurement.fidelity() {
-                None => row.extend(["reference".to_owned(), String::new(), String::new()]),
+                None => row.extend(["", "", ""].map(str::to_owned)),
                 Some(fidelity) => row.extend([
                     format!("{:.4}", fidelity.nll),
                     format!("{:.2}%", 100.0 * fidelity.agreement),

@@ -87,7 +87,8 @@ fn models_are_compared_with_the_first() {
 
     let row = |name: &str| rows.iter().rfind(|row| row["model"] == name).unwrap();
     assert_eq!(rows[0]["scores"], json!({"a": 0.5, "b": 1.0}));
-    assert!(rows[0].get("reference_answers").is_none());
+    // What a model says greedily is the likeliest when it is judged, too.
+    assert_eq!(rows[0]["reference_answers"]["same_answers"], 3);
     // The twin is certain of the same answers: three of O, K and the end.
     let twin = &row("twin.gguf")["reference_answers"];
     assert_eq!(
@@ -98,6 +99,7 @@ fn models_are_compared_with_the_first() {
     assert!(twin["nll"].as_f64().unwrap() < 0.01, "{twin}");
     assert_eq!(row("twin.gguf")["scores"], rows[0]["scores"]);
     assert_eq!(row("twin.gguf")["text"], rows[0]["text"]);
+    assert_eq!(*twin, rows[0]["reference_answers"]);
     // For the model of noise they are as likely as any.
     let noise = &row("noise.gguf")["reference_answers"];
     assert!(noise["nll"].as_f64().unwrap() > 2.0, "{noise}");
