@@ -15,6 +15,7 @@ use ds4_tokenizer::{TokenId, Tokenizer};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::formats;
+use crate::observe::RequestRecord;
 use crate::openai::CompletionRequest;
 use crate::replay::{ReplayMemory, SampledAnswer, VisibleHash};
 use crate::turn::{
@@ -308,9 +309,11 @@ impl Inference {
         self: &Arc<Self>,
         prepared: PreparedTurn,
         call_id_prefix: &'static str,
+        record: Arc<RequestRecord>,
     ) -> Result<RunningTurn, TurnError> {
         let (sender, receiver) = unbounded_channel();
         let total = prepared.prompt.len();
+        record.prompt(total, || self.tokenizer.decode_lossy(&prepared.prompt));
         let assembler = Assembler::new(
             &self.tokenizer,
             AssemblerOptions {
@@ -336,6 +339,8 @@ impl Inference {
             place: prepared.place,
             prompt: total,
             cached: 0,
+            generated: Vec::new(),
+            record,
         })
     }
 
@@ -346,6 +351,7 @@ impl Inference {
     pub(crate) fn complete(
         self: &Arc<Self>,
         completion: &CompletionRequest,
+        record: Arc<RequestRecord>,
     ) -> Result<RunningTurn, TurnError> {
         let mut prompt = Vec::new();
         match &completion.prompt_ids {
@@ -404,6 +410,7 @@ impl Inference {
                 place: VisibleHash::start(),
             },
             "call_",
+            record,
         )
     }
 
@@ -465,6 +472,29 @@ pub(crate) struct RunningTurn {
     place: VisibleHash,
     prompt: usize,
     cached: usize,
+    /// All sampled tokens, if they are traced.
+    generated: Vec<TokenId>,
+    record: Arc<RequestRecord>,
+}
+
+impl Drop for RunningTurn {
+    fn drop(&mut self) {
+        let (usage, reason) = match &self.answer.end {
+            Some(end) => (end.usage, Some(&end.reason)),
+            None => {
+                let counts = self.assembler.as_ref().map(Assembler::counts);
+                let (completion, reasoning) = counts.unwrap_or_default();
+                let usage = Usage {
+                    completion,
+                    reasoning,
+                    ..self.usage()
+                };
+                (usage, None)
+            }
+        };
+        let text = || self.inference.tokenizer.decode_lossy(&self.generated);
+        self.record.generated(usage, reason, text);
+    }
 }
 
 impl RunningTurn {
@@ -499,6 +529,7 @@ impl RunningTurn {
                 // The engine is gone without a word.
                 None => {
                     self.assembler = None;
+                    self.record.failed("the engine has stopped");
                     vec![TurnEvent::Failed {
                         message: "the engine has stopped".to_owned(),
                     }]
@@ -532,6 +563,10 @@ impl RunningTurn {
                     return out;
                 };
                 self.sampled.push(id);
+                self.record.token();
+                if self.record.is_traced() {
+                    self.generated.push(id);
+                }
                 if let Some(logprobs) = logprobs {
                     let reasoning = assembler.is_reasoning();
                     let one = assembler.logprob((id, logprobs.logprob), &logprobs.top, reasoning);
@@ -544,8 +579,13 @@ impl RunningTurn {
                 }
                 out
             }
-            GenerationEvent::Finished { reason, usage, .. } => {
+            GenerationEvent::Finished {
+                reason,
+                usage,
+                timings,
+            } => {
                 self.cached = usage.cached.total();
+                self.record.queued(timings.queued);
                 let mut out = Vec::new();
                 let end = match reason {
                     EngineReason::Stop { .. } | EngineReason::Constraint => GenerationEnd::EndToken,
@@ -559,6 +599,7 @@ impl RunningTurn {
             }
             GenerationEvent::Failed(error) => {
                 self.assembler = None;
+                self.record.failed(&error.to_string());
                 vec![TurnEvent::Failed {
                     message: error.to_string(),
                 }]

@@ -15,6 +15,7 @@ pub mod anthropic;
 mod formats;
 mod http;
 mod inference;
+mod observe;
 pub mod openai;
 mod replay;
 pub mod responses;
@@ -27,6 +28,7 @@ mod golden_tests;
 
 pub use http::{RunningServer, ServerError, serve};
 pub use inference::{Inference, MissingControlToken};
+pub use observe::{RequestLog, RequestReport};
 pub use settings::ServerSettings;
 pub use wire::RequestError;
 

@@ -1,7 +1,10 @@
 //! Settings of the server.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::observe::RequestLog;
 
 /// How the server listens and whom it serves.
 #[derive(Clone, Debug)]
@@ -29,6 +32,11 @@ pub struct ServerSettings {
     pub keep_alive: Duration,
     /// How long running requests may go on after the server was told to stop.
     pub grace: Duration,
+    /// Gets a report of each request when it is over.
+    pub log: Option<RequestLog>,
+    /// A file, or a directory for a file for each request, that gets everything that goes in and out,
+    /// the prompts and what the model said; keys are redacted.
+    pub trace: Option<PathBuf>,
 }
 
 impl Default for ServerSettings {
@@ -45,6 +53,8 @@ impl Default for ServerSettings {
             write_timeout: Duration::from_secs(120),
             keep_alive: Duration::from_secs(5),
             grace: Duration::from_secs(30),
+            log: None,
+            trace: None,
         }
     }
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
-use axum::http::HeaderMap;
+use axum::extract::Request;
 use serde_json::Value;
 
 use super::error::{ApiError, Dialect};
@@ -12,6 +11,7 @@ use super::models::check_model;
 use super::request_body::read_json;
 use super::router::AppState;
 use crate::inference::RunningTurn;
+use crate::observe::RequestRecord;
 use crate::turn::{TurnEvent, TurnRequest};
 use crate::wire::RequestError;
 
@@ -22,17 +22,28 @@ pub(super) fn now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// The JSON body of a request.
+/// The JSON body of a request, and its record.
 pub(super) async fn body(
     state: &AppState,
     dialect: Dialect,
-    headers: &HeaderMap,
-    body: Body,
-) -> Result<Value, ApiError> {
+    request: Request,
+) -> Result<(Value, Arc<RequestRecord>), ApiError> {
     let settings = &state.settings;
-    read_json(headers, body, settings.max_body, settings.read_timeout)
-        .await
-        .map_err(|error| ApiError::new(dialect, error))
+    let (parts, body) = request.into_parts();
+    let json = read_json(
+        &parts.headers,
+        body,
+        settings.max_body,
+        settings.read_timeout,
+    )
+    .await
+    .map_err(|error| ApiError::new(dialect, error))?;
+    let Some(record) = parts.extensions.get::<Arc<RequestRecord>>() else {
+        let error = RequestError::new("the request has no record").with_status(500);
+        return Err(ApiError::new(dialect, error));
+    };
+    record.body(&json);
+    Ok((json, Arc::clone(record)))
 }
 
 /// Makes a turn ready on a thread that may take its time, and starts it.
@@ -41,12 +52,14 @@ pub(super) async fn start(
     dialect: Dialect,
     turn: TurnRequest,
     call_id_prefix: &'static str,
+    record: Arc<RequestRecord>,
 ) -> Result<RunningTurn, ApiError> {
     check_model(state, &turn.model).map_err(|error| ApiError::new(dialect, error))?;
+    record.asked(&turn.model, turn.stream);
     let inference = Arc::clone(&state.inference);
     let started = tokio::task::spawn_blocking(move || {
         let prepared = inference.prepare(&turn)?;
-        inference.start(prepared, call_id_prefix)
+        inference.start(prepared, call_id_prefix, record)
     });
     match started.await {
         Ok(result) => result.map_err(|error| ApiError::of_turn(dialect, error)),

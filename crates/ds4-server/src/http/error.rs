@@ -22,6 +22,10 @@ pub(crate) enum Dialect {
     Anthropic,
 }
 
+/// What an error answer says, for the log.
+#[derive(Clone, Debug)]
+pub(super) struct ErrorText(pub(super) String);
+
 /// An answer that is an error.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
@@ -140,6 +144,9 @@ impl IntoResponse for ApiError {
         let status =
             StatusCode::from_u16(self.error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = json_response(status, &self.body());
+        response
+            .extensions_mut()
+            .insert(ErrorText(self.error.message.clone()));
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs_f64().ceil().max(1.0) as u64;
             response

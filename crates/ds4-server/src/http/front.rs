@@ -6,11 +6,13 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use serde_json::json;
 use tower_service::Service;
 
 use super::error::json_response;
+use super::observe::{Observer, observe};
 
 /// Stands before all routes; lets requests through once there is a model.
 #[derive(Debug, Default)]
@@ -22,8 +24,11 @@ pub(crate) struct Front {
 
 impl Front {
     /// The router of the front.
-    pub(crate) fn router(front: Arc<Self>) -> Router {
-        Router::new().fallback(pass).with_state(front)
+    pub(super) fn router(front: Arc<Self>, observer: Observer) -> Router {
+        Router::new()
+            .fallback(pass)
+            .with_state(front)
+            .layer(from_fn_with_state(observer, observe))
     }
 
     /// Parts of the model that are loaded.

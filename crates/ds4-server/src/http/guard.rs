@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -10,6 +10,8 @@ use subtle::ConstantTimeEq;
 
 use super::error::{ApiError, Dialect};
 use super::router::AppState;
+use super::routes::is_open;
+use crate::observe::RequestRecord;
 use crate::wire::RequestError;
 
 /// Checks a request and lets it pass.
@@ -18,6 +20,11 @@ pub(crate) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    if let Some(record) = request.extensions().get::<Arc<RequestRecord>>()
+        && let Some(pattern) = request.extensions().get::<MatchedPath>()
+    {
+        record.route(pattern.as_str());
+    }
     let path = request.uri().path();
     let dialect = if path.starts_with("/v1/messages") {
         Dialect::Anthropic
@@ -45,8 +52,8 @@ pub(crate) async fn guard(
     if request.method() == Method::OPTIONS {
         return preflight(request.headers(), allowed);
     }
-    let open = matches!(path, "/health" | "/" | "/favicon.ico");
-    if !open && !state.settings.api_keys.is_empty() && !has_key(request.headers(), &state) {
+    if !is_open(path) && !state.settings.api_keys.is_empty() && !has_key(request.headers(), &state)
+    {
         let error = RequestError::new(
             "a valid API key is needed: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`",
         )

@@ -16,9 +16,11 @@ use tokio::task::JoinHandle;
 use axum::Router;
 
 use super::front::Front;
+use super::observe::Observer;
 use super::router::{AppState, router};
 use super::socket::Socket;
 use crate::inference::Inference;
+use crate::observe::{Metrics, Trace};
 use crate::settings::ServerSettings;
 
 /// Most bytes of a request's head.
@@ -40,6 +42,15 @@ pub enum ServerError {
         #[source]
         source: std::io::Error,
     },
+    /// The file for traces cannot be written.
+    #[error("cannot write traces to `{path}`")]
+    Trace {
+        /// The file.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 /// A server that accepts connections.
@@ -49,6 +60,7 @@ pub struct RunningServer {
     address: SocketAddr,
     settings: ServerSettings,
     front: Arc<Front>,
+    metrics: Arc<Metrics>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -71,8 +83,8 @@ impl RunningServer {
             address: self.address,
             ..self.settings.clone()
         };
-        self.front
-            .open(router(Arc::new(AppState::new(settings, inference))));
+        let state = AppState::new(settings, inference, Arc::clone(&self.metrics));
+        self.front.open(router(Arc::new(state)));
     }
 
     /// Stops accepting, lets requests finish for the time of grace, cuts off what is left, and ends.
@@ -85,11 +97,30 @@ impl RunningServer {
 /// Starts to listen. Must be called within a tokio runtime.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The address cannot be listened on, or traces cannot be written.
 pub async fn serve(settings: ServerSettings) -> Result<RunningServer, ServerError> {
     let failed = |source| ServerError::Listen {
         address: settings.address,
         source,
+    };
+    let metrics = Arc::new(Metrics::new());
+    let trace = match &settings.trace {
+        None => None,
+        Some(path) => {
+            let trace =
+                Trace::open(path, &settings.api_keys, Arc::clone(&metrics)).map_err(|source| {
+                    ServerError::Trace {
+                        path: path.display().to_string(),
+                        source,
+                    }
+                })?;
+            Some(Arc::new(trace))
+        }
+    };
+    let observer = Observer {
+        metrics: Arc::clone(&metrics),
+        log: settings.log.clone(),
+        trace,
     };
     let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -98,13 +129,15 @@ pub async fn serve(settings: ServerSettings) -> Result<RunningServer, ServerErro
     let task = tokio::spawn(accept(
         listener,
         settings.clone(),
-        Front::router(Arc::clone(&front)),
+        Front::router(Arc::clone(&front), observer),
+        Arc::clone(&metrics),
         stopped,
     ));
     Ok(RunningServer {
         address,
         settings,
         front,
+        metrics,
         stop,
         task,
     })
@@ -114,6 +147,7 @@ async fn accept(
     listener: TcpListener,
     settings: ServerSettings,
     router: Router,
+    metrics: Arc<Metrics>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(settings.max_connections));
@@ -155,12 +189,14 @@ async fn accept(
             .into_owned();
         let connection = graceful.watch(connection);
         let mut cut_off = cut_off.clone();
+        let counted = metrics.connection();
         tokio::spawn(async move {
             tokio::select! {
                 // What goes wrong on a connection is the client's to see.
                 _ = connection => {}
                 _ = cut_off.changed() => {}
             }
+            drop(counted);
             drop(place);
         });
     }

@@ -7,8 +7,12 @@ mod front;
 mod guard;
 mod listener;
 mod models;
+mod observe;
+mod openapi;
+mod page;
 mod request_body;
 mod router;
+mod routes;
 mod socket;
 mod stream;
 

@@ -7,13 +7,12 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 
-use super::endpoints;
 use super::error::{ApiError, Dialect};
 use super::guard::guard;
-use super::models;
+use super::routes::ROUTES;
 use crate::inference::Inference;
+use crate::observe::Metrics;
 use crate::responses::KeptResponses;
 use crate::settings::ServerSettings;
 use crate::wire::RequestError;
@@ -22,6 +21,7 @@ use crate::wire::RequestError;
 pub(crate) struct AppState {
     pub(crate) settings: ServerSettings,
     pub(crate) inference: Arc<Inference>,
+    pub(crate) metrics: Arc<Metrics>,
     /// The model's own name in requests.
     pub(crate) model_id: String,
     /// Seconds since 1970.
@@ -31,7 +31,11 @@ pub(crate) struct AppState {
 }
 
 impl AppState {
-    pub(crate) fn new(settings: ServerSettings, inference: Arc<Inference>) -> Self {
+    pub(crate) fn new(
+        settings: ServerSettings,
+        inference: Arc<Inference>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let keys = settings.api_keys.iter();
         Self {
             key_hashes: keys
@@ -42,6 +46,7 @@ impl AppState {
             kept_responses: Mutex::default(),
             settings,
             inference,
+            metrics,
         }
     }
 
@@ -73,32 +78,11 @@ fn model_id(name: &str) -> String {
 
 /// All routes.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(endpoints::chat))
-        .route("/v1/completions", post(endpoints::completions))
-        .route("/v1/responses", post(endpoints::create_response))
-        .route(
-            "/v1/responses/{id}",
-            get(endpoints::get_response).delete(endpoints::delete_response),
-        )
-        .route(
-            "/v1/responses/{id}/cancel",
-            post(endpoints::cancel_response),
-        )
-        .route("/v1/messages", post(endpoints::messages))
-        .route("/v1/messages/count_tokens", post(endpoints::count_tokens))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::get))
-        .route("/v1/sessions", get(endpoints::sessions))
-        .route("/tokenize", post(endpoints::tokenize))
-        .route("/detokenize", post(endpoints::detokenize))
-        .route("/render", post(endpoints::render))
-        .route("/health", get(endpoints::health))
-        .route("/ready", get(endpoints::ready))
-        // Clients that were told a base address without /v1.
-        .route("/chat/completions", post(endpoints::chat))
-        .route("/responses", post(endpoints::create_response))
-        .route("/models", get(models::list))
+    let mut router = Router::new();
+    for route in ROUTES {
+        router = router.route(route.path, (route.handler)());
+    }
+    router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&state), guard))

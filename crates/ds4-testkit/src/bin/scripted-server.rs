@@ -28,6 +28,9 @@ struct Arguments {
     /// Key that requests must show
     #[arg(long)]
     api_key: Vec<String>,
+    /// Where traces go, as of `ds4 serve`
+    #[arg(long)]
+    trace: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -48,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     let settings = ServerSettings {
         address: SocketAddr::from(([127, 0, 0, 1], arguments.port)),
         api_keys: arguments.api_key,
+        trace: arguments.trace,
         ..ServerSettings::default()
     };
     tokio::runtime::Builder::new_multi_thread()

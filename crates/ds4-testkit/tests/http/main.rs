@@ -7,6 +7,7 @@ mod client;
 mod endpoints;
 mod lifetime;
 mod malformed;
+mod observability;
 mod requests;
 mod streams;
 mod test_server;

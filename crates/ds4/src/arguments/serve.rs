@@ -47,6 +47,13 @@ pub(crate) struct ServeArguments {
     /// Another name of the model in requests
     #[arg(long, value_name = "NAME")]
     pub(crate) alias: Vec<String>,
+    /// Write requests, prompts, generated text and answers here, keys redacted: to the end of a file,
+    /// or to a file for each request in a directory
+    #[arg(long, value_name = "PATH")]
+    pub(crate) trace: Option<PathBuf>,
+    /// No line for each request, no notes: only warnings and errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Prompt encoding [default: by the model's name]
     #[arg(long, value_name = "NAME", value_enum)]
     pub(crate) vintage: Option<VintageName>,

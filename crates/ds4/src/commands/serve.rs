@@ -1,5 +1,6 @@
 //! `ds4 serve`: the HTTP server.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use anyhow::{Context, anyhow};
 use ds4_engine::{Engine, EngineHandle, EngineOptions, MemoryPlan, ServiceOptions, Shutdown};
 use ds4_model::ModelShape;
 use ds4_server::turn::Thinking as ServerThinking;
-use ds4_server::{Inference, RunningServer, ServerSettings, serve};
+use ds4_server::{Inference, RequestLog, RunningServer, ServerSettings, serve};
 
 use crate::arguments::ServeArguments;
 use crate::failure::UsageError;
@@ -31,6 +32,7 @@ pub(crate) fn run(
     output: &mut Output,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
+    output.set_quiet(arguments.quiet);
     let settings = server_settings(arguments)?;
     let model = ModelFile::open(arguments.model.model.as_deref())?;
     model.introduce(output);
@@ -164,7 +166,17 @@ fn server_settings(arguments: &ServeArguments) -> anyhow::Result<ServerSettings>
         allowed_origins: arguments.allow_origin.clone(),
         aliases: arguments.alias.clone(),
         grace: GRACE,
+        log: (!arguments.quiet).then(request_log),
+        trace: arguments.trace.clone(),
         ..ServerSettings::default()
+    })
+}
+
+/// A line on standard error for each request.
+fn request_log() -> RequestLog {
+    RequestLog::new(|report| {
+        // In one piece, so that lines do not mix. Nobody to tell when it fails.
+        let _ = std::io::stderr().write_all(format!("{report}\n").as_bytes());
     })
 }
 

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::ThinkingMode;
 
@@ -23,10 +22,9 @@ const DIALECT: Dialect = Dialect::OpenAi {
 
 pub(crate) async fn chat(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, record) = body(&state, DIALECT, request).await?;
     let inference = &state.inference;
     let request = chat_request(&json, inference.sampling(), inference.thinking())
         .map_err(|error| ApiError::new(DIALECT, error))?;
@@ -37,7 +35,7 @@ pub(crate) async fn chat(
         thinking: request.turn.conversation.thinking_mode == ThinkingMode::On,
     };
     let streams = request.turn.stream;
-    let mut turn = start(&state, DIALECT, request.turn, "call_").await?;
+    let mut turn = start(&state, DIALECT, request.turn, "call_", record).await?;
     if streams {
         let writer = ChatWriter(ChatStream::new(header, request.include_usage));
         return Ok(stream_turn(turn, writer, state.settings.keep_alive));

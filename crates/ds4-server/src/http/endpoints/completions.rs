@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -24,10 +23,9 @@ const DIALECT: Dialect = Dialect::OpenAi {
 
 pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, record) = body(&state, DIALECT, request).await?;
     let failed = |error| ApiError::new(DIALECT, error);
     let request = completion_request(&json, state.inference.sampling()).map_err(failed)?;
     check_model(&state, &request.model).map_err(failed)?;
@@ -38,9 +36,10 @@ pub(crate) async fn completions(
         include_usage: request.include_usage,
         echo: request.echo.then(|| request.prompt.clone()),
     };
+    record.asked(&request.model, request.stream);
     let streams = request.stream;
     let inference = Arc::clone(&state.inference);
-    let started = tokio::task::spawn_blocking(move || inference.complete(&request));
+    let started = tokio::task::spawn_blocking(move || inference.complete(&request, record));
     let mut turn = match started.await {
         Ok(started) => started.map_err(|error| ApiError::of_turn(DIALECT, error))?,
         Err(_) => {

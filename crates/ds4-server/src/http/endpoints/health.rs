@@ -1,15 +1,17 @@
-//! `GET /health`, `/ready` and `/v1/sessions`.
+//! `GET /health`, `/ready`, `/metrics` and `/v1/sessions`.
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use ds4_engine::Priority;
 use serde_json::json;
 
 use crate::http::error::json_response;
 use crate::http::router::AppState;
+use crate::observe::exposition;
 
 /// The server is there. Says nothing else: it needs no key.
 pub(crate) async fn health() -> Response {
@@ -34,6 +36,23 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
             "running": status.running.len(),
         }),
     )
+}
+
+/// Figures for Prometheus.
+pub(crate) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
+    let service = state.inference.service();
+    let text = exposition(&state.metrics, &service.status(), service.model());
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
+    response
+}
+
+/// The description of all routes.
+pub(crate) async fn openapi() -> Response {
+    json_response(StatusCode::OK, &crate::http::openapi::openapi())
 }
 
 /// What the engine is doing.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
@@ -22,16 +21,15 @@ const DIALECT: Dialect = Dialect::Anthropic;
 
 pub(crate) async fn messages(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, record) = body(&state, DIALECT, request).await?;
     let inference = &state.inference;
     let request = messages_request(&json, inference.sampling(), inference.thinking(), true)
         .map_err(|error| ApiError::new(DIALECT, error))?;
     let (model, streams) = (request.model.clone(), request.stream);
     let id = random_id("msg_");
-    let mut turn = start(&state, DIALECT, request, "toolu_").await?;
+    let mut turn = start(&state, DIALECT, request, "toolu_", record).await?;
     if streams {
         let writer = MessageWriter {
             header: MessageHeader {
@@ -57,10 +55,9 @@ pub(crate) async fn messages(
 
 pub(crate) async fn count_tokens(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, _) = body(&state, DIALECT, request).await?;
     let inference = Arc::clone(&state.inference);
     let failed = |error| ApiError::new(DIALECT, error);
     let request = messages_request(&json, inference.sampling(), inference.thinking(), false)

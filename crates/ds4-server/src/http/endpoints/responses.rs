@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use serde_json::json;
@@ -41,10 +40,9 @@ fn unknown(id: &str) -> ApiError {
 
 pub(crate) async fn create_response(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, record) = body(&state, DIALECT, request).await?;
     let before = match previous_response_id(&json).map_err(failed)? {
         None => Vec::new(),
         Some(id) => state
@@ -63,7 +61,7 @@ pub(crate) async fn create_response(
         tools: request.turn.tools.clone(),
     };
     let streams = request.turn.stream;
-    let mut turn = start(&state, DIALECT, request.turn, "call_").await?;
+    let mut turn = start(&state, DIALECT, request.turn, "call_", record).await?;
     let keeper = Keeper {
         id: header.id.clone(),
         history: request.store.then_some(request.history),

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
@@ -25,10 +24,9 @@ fn failed(error: RequestError) -> ApiError {
 /// `{"text": …}` (also `content`, `prompt`) or a conversation, to `{"tokens": […], "count": N}`.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, _) = body(&state, DIALECT, request).await?;
     let fields = Fields::body(&json).map_err(failed)?;
     let mut text = None;
     for name in ["text", "content", "prompt"] {
@@ -67,10 +65,9 @@ pub(crate) async fn tokenize(
 /// `{"tokens": […]}` to `{"text": …}`.
 pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, _) = body(&state, DIALECT, request).await?;
     let fields = Fields::body(&json).map_err(failed)?;
     fields.required("tokens").map_err(failed)?;
     let tokens = fields.array("tokens").map_err(failed)?.unwrap_or_default();
@@ -102,10 +99,9 @@ pub(crate) async fn detokenize(
 /// A request of any of the APIs to `{"prompt": …, "tokens": N}`.
 pub(crate) async fn render(
     State(state): State<Arc<AppState>>,
-    headers: HeaderMap,
-    bytes: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let json = body(&state, DIALECT, &headers, bytes).await?;
+    let (json, _) = body(&state, DIALECT, request).await?;
     let turn = turn_of(&state, &json).map_err(failed)?;
     let prompt = state.inference.prompt_text(&turn).map_err(failed)?;
     let (ids, _) = state.inference.prompt_tokens(&turn).map_err(failed)?;
