@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ds4_engine::{
-    CachedTokens, EngineStatus, EngineTotals, FinishReason, GenerationEvent, GenerationRequest,
-    GenerationSink, InferenceService, ModelFacts, ModelFingerprint, Priority, RequestId,
-    RunningRequest, Speculation, SubmitError, Timings, Usage,
+    CachedTokens, EngineStatus, EngineTotals, FinishReason, GenerationError, GenerationEvent,
+    GenerationRequest, GenerationSink, InferenceService, ModelFacts, ModelFingerprint, Priority,
+    RequestId, RunningRequest, Speculation, SubmitError, Timings, Usage,
 };
 use ds4_model::{KvFormat, TokenId};
 use ds4_tokenizer::Tokenizer;
@@ -26,7 +26,7 @@ pub struct Plan {
 }
 
 /// One answer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 pub struct PlannedTurn {
     /// Raw generated text, reasoning and DSML included.
     pub text: String,
@@ -36,6 +36,9 @@ pub struct PlannedTurn {
     /// Wait before the first token, in which the prompt is "computed".
     #[serde(default)]
     pub prefill_ms: u64,
+    /// Why the answer fails after its text; it does not fail if there is nothing here.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// What became of a request.
@@ -72,6 +75,7 @@ struct Spoken {
     tokens: Vec<TokenId>,
     token_delay: Duration,
     prefill: Duration,
+    error: Option<String>,
 }
 
 impl ScriptedService {
@@ -91,6 +95,7 @@ impl ScriptedService {
                     tokens,
                     token_delay: Duration::from_millis(turn.token_delay_ms),
                     prefill: Duration::from_millis(turn.prefill_ms),
+                    error: turn.error.clone(),
                 }
             })
             .collect();
@@ -275,6 +280,12 @@ fn speak(
         said.push(id);
     }
     let generated = said.len();
+    if let Some(message) = spoken.error {
+        lock(&shared.totals).failed += 1;
+        let error = GenerationError::Model(message);
+        let _ = sink.send(GenerationEvent::Failed(error));
+        return;
+    }
     let mut known = request.tokens.clone();
     known.append(&mut said);
     lock(&shared.known).push(known);

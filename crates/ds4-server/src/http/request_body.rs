@@ -8,10 +8,14 @@ use serde_json::Value;
 
 use crate::wire::RequestError;
 
+/// Most values of a body. A value takes some hundred bytes of memory but two of a body, so that a
+/// body within its limit could take the memory of all. A prompt of a million token ids fits.
+const MAX_VALUES: usize = 1_200_000;
+
 /// Reads a JSON body of at most `limit` bytes.
 ///
 /// # Errors
-/// A body that is too long (413), too slow (408) or no JSON (400).
+/// A body that is too long (413), too slow (408), no JSON or of too many values (400).
 pub(crate) async fn read_json(
     headers: &HeaderMap,
     body: Body,
@@ -49,11 +53,56 @@ pub(crate) async fn read_json(
         }
         Ok(Ok(bytes)) => bytes,
     };
+    if has_more_values(&bytes, MAX_VALUES) {
+        return Err(RequestError::new(format!(
+            "the body holds more than {MAX_VALUES} values"
+        )));
+    }
     serde_json::from_slice(&bytes)
         .map_err(|error| RequestError::new(format!("the body is not valid JSON: {error}")))
+}
+
+/// Whether JSON text holds more values than `limit`, by the marks before them.
+fn has_more_values(json: &[u8], limit: usize) -> bool {
+    // No body of this length can.
+    if json.len() <= limit {
+        return false;
+    }
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for &byte in json {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+        } else {
+            match byte {
+                b'"' => in_string = true,
+                b',' | b'[' | b'{' => count += 1,
+                _ => {}
+            }
+        }
+    }
+    count > limit
 }
 
 fn too_long(limit: usize) -> RequestError {
     RequestError::new(format!("the body is longer than {limit} bytes"))
         .with_status(StatusCode::PAYLOAD_TOO_LARGE.as_u16())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_counted_outside_of_texts() {
+        let json = br#"{"a": [1, 2, {"b": "x,[{\"},{\\"}, []], "c": "\u0022,,,"}"#;
+        assert!(serde_json::from_slice::<Value>(json).is_ok());
+        // { [ , , { , [ ,
+        assert!(has_more_values(json, 7));
+        assert!(!has_more_values(json, 8));
+    }
 }

@@ -76,11 +76,13 @@ function formatted(text) {
 
 function title(session) {
   const first = session.messages.find((message) => message.role === "user");
-  return first ? first.content.trim().split("\n")[0].slice(0, 60) || "…" : "New conversation";
+  if (!first) return "New conversation";
+  return (session.fork ? "↳ " : "") + (first.content.trim().split("\n")[0].slice(0, 60) || "…");
 }
 
 function newSession(messages = []) {
-  current = { id: crypto.randomUUID?.() ?? String(Date.now() + Math.random()), messages };
+  const id = crypto.randomUUID?.() ?? String(Date.now() + Math.random());
+  current = { id, messages, fork: messages.length > 0 };
   sessions.unshift(current);
   save();
   show();
@@ -89,6 +91,7 @@ function newSession(messages = []) {
 function select(session) {
   current = session;
   closeSidebar();
+  notice("");
   show();
   $("input").focus();
 }
@@ -317,7 +320,7 @@ async function answer(session) {
       painting = false;
       if (running?.message !== message) return;
       if (first !== null && last > first) {
-        message.stats = `${tokens} pieces, ${(tokens / ((last - first) / 1000)).toFixed(1)}/s`;
+        message.stats = `about ${tokens} tokens, ${(tokens / ((last - first) / 1000)).toFixed(1)}/s`;
       }
       const log = $("log");
       const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
@@ -372,7 +375,10 @@ async function answer(session) {
   running = null;
   save();
   if (session === current) {
+    const log = $("log");
+    const follows = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
     fill(message);
+    if (follows) log.scrollTop = log.scrollHeight;
     showSessions();
   }
   showRunning();
@@ -427,12 +433,12 @@ $("settings").querySelector("form").addEventListener("submit", (event) => {
 // ---- The server's state ----------------------------------------------------------------------
 
 const PLOTS = [
-  ["generating", "tokens/s", (s) => s.speed.decode],
-  ["reading prompts", "tokens/s", (s) => s.speed.prefill],
-  ["running", "requests", (s) => s.running.length],
-  ["waiting", "requests", (s) => s.queued],
-  ["cache used", "%", (s) => (s.pages.total ? 100 * (1 - s.pages.free / s.pages.total) : 0)],
-  ["found in cache", "% of prompts", (s) => {
+  ["Generating", " t/s", (s) => s.speed.decode],
+  ["Prompts", " t/s", (s) => s.speed.prefill],
+  ["Running", "", (s) => s.running.length],
+  ["Waiting", "", (s) => s.queued],
+  ["Cache used", " %", (s) => (s.pages.total ? 100 * (1 - s.pages.free / s.pages.total) : 0)],
+  ["Cached", " %", (s) => {
     const found = s.cached_tokens.live + s.cached_tokens.kept + s.cached_tokens.disk;
     return s.prompt_tokens ? (100 * found) / s.prompt_tokens : 0;
   }],
@@ -449,7 +455,7 @@ function showPlots() {
     plot.path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     svg.append(plot.path);
     plot.label = make("b", {}, "–");
-    return make("div", { className: "plot" }, plot.label, make("span", {}, `${plot.name}, ${plot.unit}`), svg);
+    return make("div", { className: "plot" }, plot.label, make("span", {}, plot.name), svg);
   }));
 }
 
@@ -466,7 +472,7 @@ async function poll() {
       const x0 = POINTS - plot.points.length;
       plot.path.setAttribute("d", plot.points
         .map((y, x) => `${x ? "L" : "M"}${x0 + x} ${(19 - (18 * y) / top).toFixed(2)}`).join(""));
-      plot.label.textContent = value >= 100 ? value.toFixed(0) : value.toFixed(value % 1 ? 1 : 0);
+      plot.label.textContent = value.toFixed(value >= 100 || value % 1 === 0 ? 0 : 1) + plot.unit;
     }
   } catch {
     for (const plot of PLOTS) plot.label.textContent = "–";

@@ -17,7 +17,7 @@ fn slow(tokens: usize, token_delay_ms: u64) -> PlannedTurn {
     PlannedTurn {
         text: format!("a</think>{}", "word ".repeat(tokens)),
         token_delay_ms,
-        prefill_ms: 0,
+        ..PlannedTurn::default()
     }
 }
 

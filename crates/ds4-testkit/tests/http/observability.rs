@@ -111,7 +111,7 @@ fn a_client_that_left_is_logged_as_such() {
     let turn = PlannedTurn {
         text: format!("a</think>{}", "word ".repeat(500)),
         token_delay_ms: 20,
-        prefill_ms: 0,
+        ..PlannedTurn::default()
     };
     let server = TestServer::start(vec![turn], settings);
     for stream in [true, false] {
@@ -169,6 +169,7 @@ fn metrics_count_what_happened() {
             text: "I think.</think>Hello there.".to_owned(),
             token_delay_ms: 2,
             prefill_ms: 30,
+            ..PlannedTurn::default()
         }],
         max_requests: Some(1),
     };

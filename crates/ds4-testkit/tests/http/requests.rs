@@ -72,6 +72,19 @@ fn bodies_that_are_no_json_are_refused_in_every_dialect() {
     }
 }
 
+/// Small values take far more memory than their text.
+#[test]
+fn a_body_of_countless_values_is_refused() {
+    let mut body = br#"{"prompt":["#.to_vec();
+    body.extend_from_slice(&b"0,".repeat(1_000_000));
+    body.extend_from_slice(b"0]}");
+    let reply = shared().request("POST", "/v1/completions", &[], &body);
+    assert_eq!(reply.json()["error"]["code"], "context_length_exceeded");
+    let nested = "[".repeat(1_500_000);
+    let reply = shared().request("POST", "/v1/completions", &[], nested.as_bytes());
+    assert!(reply.text().contains("values"), "{}", reply.text());
+}
+
 #[test]
 fn the_last_of_two_equal_fields_counts() {
     let body = br#"{"messages":3,"model":"default","messages":[{"role":"user","content":"Hi"}]}"#;

@@ -15,6 +15,7 @@ fn slow(text: &str, prefill_ms: u64, token_delay_ms: u64) -> PlannedTurn {
         text: text.to_owned(),
         token_delay_ms,
         prefill_ms,
+        ..PlannedTurn::default()
     }
 }
 
@@ -248,4 +249,44 @@ fn many_stream_at_once_and_none_gets_anothers_text() {
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 24);
+}
+
+#[test]
+fn a_failure_after_the_first_byte_is_an_event_of_the_api() {
+    let turn = PlannedTurn {
+        error: Some("a kernel broke".to_owned()),
+        ..says("a</think>half an ans")
+    };
+    let server = TestServer::start(vec![turn], lively());
+    let events = server.post("/v1/chat/completions", &chat(true)).events();
+    let error = events[events.len() - 2].json();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("a kernel broke"), "{message}");
+    assert_eq!(events.last().unwrap().data.as_deref(), Some("[DONE]"));
+    let events = server.post("/v1/messages", &messages(true)).events();
+    let last = events.last().unwrap();
+    assert_eq!(last.name.as_deref(), Some("error"));
+    assert_eq!(last.json()["type"], "error");
+    assert_eq!(last.json()["error"]["type"], "api_error");
+    let body = json!({"input": "Hi", "stream": true});
+    let events = server.post("/v1/responses", &body).events();
+    let last = events.last().unwrap();
+    assert_eq!(last.name.as_deref(), Some("response.failed"));
+    assert_eq!(last.json()["response"]["status"], "failed");
+    // Whole answers have a status to tell it.
+    for (path, body) in [
+        ("/v1/chat/completions", chat(false)),
+        ("/v1/completions", json!({"prompt": "a"})),
+        ("/v1/responses", json!({"input": "a"})),
+        ("/v1/messages", messages(false)),
+    ] {
+        let reply = server.post(path, &body);
+        assert_eq!(reply.status, 500, "{path}: {}", reply.text());
+        let message = reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(message.contains("a kernel broke"), "{path}: {message}");
+    }
+    assert_eq!(server.service.running(), 0);
 }

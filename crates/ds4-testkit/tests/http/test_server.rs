@@ -140,8 +140,7 @@ fn tokenizer() -> &'static Tokenizer {
 pub(crate) fn says(text: &str) -> PlannedTurn {
     PlannedTurn {
         text: text.to_owned(),
-        token_delay_ms: 0,
-        prefill_ms: 0,
+        ..PlannedTurn::default()
     }
 }
 

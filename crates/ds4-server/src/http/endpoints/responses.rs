@@ -8,7 +8,7 @@ use axum::response::Response;
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use serde_json::json;
 
-use crate::http::answer::{body, finish, now, start};
+use crate::http::answer::{body, now, start};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::router::AppState;
 use crate::http::stream::{EventText, EventWriter, stream_turn};
@@ -76,16 +76,20 @@ pub(crate) async fn create_response(
         return Ok(stream_turn(turn, writer, state.settings.keep_alive));
     }
     stream.start();
+    let mut failure = None;
     while let Some(event) = turn.next().await {
         stream.event(&event, now());
+        if let TurnEvent::Failed { message } = event {
+            failure = Some(message);
+        }
     }
     keeper.keep(&stream, turn.answer());
-    finish(DIALECT, &mut turn).await?;
-    match stream.answer() {
-        Some(answer) => Ok(json_response(StatusCode::OK, answer)),
-        None => Err(failed(
-            RequestError::new("the answer has no end").with_status(500),
-        )),
+    match (failure, stream.answer()) {
+        (None, Some(answer)) => Ok(json_response(StatusCode::OK, answer)),
+        (failure, _) => {
+            let message = failure.unwrap_or_else(|| "the answer has no end".to_owned());
+            Err(failed(RequestError::new(message).with_status(500)))
+        }
     }
 }
 
