@@ -10,7 +10,7 @@ use super::error::{ApiError, Dialect};
 use super::models::check_model;
 use super::request_body::read_json;
 use super::router::AppState;
-use crate::inference::RunningTurn;
+use crate::inference::{RunningTurn, TurnError};
 use crate::observe::RequestRecord;
 use crate::turn::{TurnEvent, TurnRequest};
 use crate::wire::RequestError;
@@ -57,11 +57,22 @@ pub(super) async fn start(
     check_model(state, &turn.model).map_err(|error| ApiError::new(dialect, error))?;
     record.asked(&turn.model, turn.stream);
     let inference = Arc::clone(&state.inference);
-    let started = tokio::task::spawn_blocking(move || {
+    apart(dialect, move || {
         let prepared = inference.prepare(&turn)?;
         inference.start(prepared, call_id_prefix, record)
-    });
-    match started.await {
+    })
+    .await
+}
+
+/// Does what may take its time on a thread that serves no sockets.
+///
+/// # Errors
+/// Those of the work; a panic in it becomes one (500).
+pub(super) async fn apart<T: Send + 'static>(
+    dialect: Dialect,
+    work: impl FnOnce() -> Result<T, TurnError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(|error| ApiError::of_turn(dialect, error)),
         Err(_) => Err(ApiError::new(
             dialect,

@@ -11,6 +11,8 @@ use crate::wire::RequestError;
 /// Most values of a body. A value takes some hundred bytes of memory but two of a body, so that a
 /// body within its limit could take the memory of all. A prompt of a million token ids fits.
 const MAX_VALUES: usize = 1_200_000;
+/// From how many bytes on a body is parsed on a thread that serves no sockets.
+const LONG: usize = 1 << 18;
 
 /// Reads a JSON body of at most `limit` bytes.
 ///
@@ -53,12 +55,22 @@ pub(crate) async fn read_json(
         }
         Ok(Ok(bytes)) => bytes,
     };
-    if has_more_values(&bytes, MAX_VALUES) {
+    if bytes.len() < LONG {
+        return parse(&bytes);
+    }
+    match tokio::task::spawn_blocking(move || parse(&bytes)).await {
+        Ok(parsed) => parsed,
+        Err(_) => Err(RequestError::new("internal error while reading the body").with_status(500)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Value, RequestError> {
+    if has_more_values(bytes, MAX_VALUES) {
         return Err(RequestError::new(format!(
             "the body holds more than {MAX_VALUES} values"
         )));
     }
-    serde_json::from_slice(&bytes)
+    serde_json::from_slice(bytes)
         .map_err(|error| RequestError::new(format!("the body is not valid JSON: {error}")))
 }
 

@@ -77,7 +77,6 @@ fn a_length_beside_chunks_smuggles_nothing() {
     );
     let mut connection = Connection::open(shared().address);
     connection.send(text);
-    connection.finish_sending();
     let reply = connection.reply().expect("an answer");
     assert_eq!(reply.status, 400, "{}", reply.text());
     assert!(connection.is_closed_by_server(), "no second answer");

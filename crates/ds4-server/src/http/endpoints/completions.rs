@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::http::answer::{body, now};
+use crate::http::answer::{apart, body, finish, now};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::models::check_model;
 use crate::http::router::AppState;
@@ -39,18 +39,11 @@ pub(crate) async fn completions(
     record.asked(&request.model, request.stream);
     let streams = request.stream;
     let inference = Arc::clone(&state.inference);
-    let started = tokio::task::spawn_blocking(move || inference.complete(&request, record));
-    let mut turn = match started.await {
-        Ok(started) => started.map_err(|error| ApiError::of_turn(DIALECT, error))?,
-        Err(_) => {
-            let error = crate::wire::RequestError::new("internal error while preparing");
-            return Err(failed(error.with_status(500)));
-        }
-    };
+    let mut turn = apart(DIALECT, move || inference.complete(&request, record)).await?;
     if streams {
         return Ok(stream_turn(turn, writer, state.settings.keep_alive));
     }
-    crate::http::answer::finish(DIALECT, &mut turn).await?;
+    finish(DIALECT, &mut turn).await?;
     let answer = turn.answer();
     let (reason, used) = match &answer.end {
         Some(end) => (Value::from(finish_reason(&end.reason)), end.usage),

@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::anthropic::{MessageHeader, MessageStream, message_answer, messages_request};
-use crate::http::answer::{body, finish, start};
+use crate::http::answer::{apart, body, finish, start};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::models::check_model;
 use crate::http::router::AppState;
@@ -63,14 +63,7 @@ pub(crate) async fn count_tokens(
     let request = messages_request(&json, inference.sampling(), inference.thinking(), false)
         .map_err(failed)?;
     check_model(&state, &request.model).map_err(failed)?;
-    let counted = tokio::task::spawn_blocking(move || inference.prompt_tokens(&request));
-    let (tokens, _) = match counted.await {
-        Ok(counted) => counted.map_err(failed)?,
-        Err(_) => {
-            let error = crate::wire::RequestError::new("internal error while counting");
-            return Err(failed(error.with_status(500)));
-        }
-    };
+    let (tokens, _) = apart(DIALECT, move || Ok(inference.prompt_tokens(&request)?)).await?;
     Ok(json_response(
         StatusCode::OK,
         &json!({"input_tokens": tokens.len()}),

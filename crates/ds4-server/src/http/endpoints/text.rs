@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::http::answer::body;
+use crate::http::answer::{apart, body};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::router::AppState;
 use crate::turn::TurnRequest;
@@ -17,49 +17,44 @@ const DIALECT: Dialect = Dialect::OpenAi {
     prompt_field: "messages",
 };
 
-fn failed(error: RequestError) -> ApiError {
-    ApiError::new(DIALECT, error)
-}
-
 /// `{"text": …}` (also `content`, `prompt`) or a conversation, to `{"tokens": […], "count": N}`.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let (json, _) = body(&state, DIALECT, request).await?;
-    let fields = Fields::body(&json).map_err(failed)?;
+    apart(DIALECT, move || {
+        let ids = tokens_of(&state, &json)?;
+        let limit = state.inference.service().model().context;
+        Ok(json_response(
+            StatusCode::OK,
+            &json!({"tokens": ids, "count": ids.len(), "max_model_len": limit}),
+        ))
+    })
+    .await
+}
+
+fn tokens_of(state: &AppState, json: &Value) -> Result<Vec<u32>, RequestError> {
+    let fields = Fields::body(json)?;
     let mut text = None;
     for name in ["text", "content", "prompt"] {
-        text = text.or(fields.string(name).map_err(failed)?);
+        text = text.or(fields.string(name)?);
     }
-    let ids = match text {
-        Some(text) => {
-            let special = match fields.boolean("add_special").map_err(failed)? {
-                Some(special) => special,
-                None => fields
-                    .boolean("parse_special")
-                    .map_err(failed)?
-                    .unwrap_or(false),
-            };
-            let mut ids = Vec::new();
-            let tokenizer = state.inference.tokenizer();
-            if special {
-                tokenizer.encode_with_specials(text, &mut ids);
-            } else {
-                tokenizer.encode(text, &mut ids);
-            }
-            ids
-        }
-        None => {
-            let turn = turn_of(&state, &json).map_err(failed)?;
-            state.inference.prompt_tokens(&turn).map_err(failed)?.0
-        }
+    let Some(text) = text else {
+        return Ok(state.inference.prompt_tokens(&turn_of(state, json)?)?.0);
     };
-    let limit = state.inference.service().model().context;
-    Ok(json_response(
-        StatusCode::OK,
-        &json!({"tokens": ids, "count": ids.len(), "max_model_len": limit}),
-    ))
+    let special = match fields.boolean("add_special")? {
+        Some(special) => special,
+        None => fields.boolean("parse_special")?.unwrap_or(false),
+    };
+    let mut ids = Vec::new();
+    let tokenizer = state.inference.tokenizer();
+    if special {
+        tokenizer.encode_with_specials(text, &mut ids);
+    } else {
+        tokenizer.encode(text, &mut ids);
+    }
+    Ok(ids)
 }
 
 /// `{"tokens": […]}` to `{"text": …}`.
@@ -68,32 +63,30 @@ pub(crate) async fn detokenize(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (json, _) = body(&state, DIALECT, request).await?;
-    let fields = Fields::body(&json).map_err(failed)?;
-    fields.required("tokens").map_err(failed)?;
-    let tokens = fields.array("tokens").map_err(failed)?.unwrap_or_default();
-    let vocabulary = state.inference.tokenizer().vocabulary_size();
-    let ids: Option<Vec<u32>> = tokens
-        .iter()
-        .map(|id| {
+    apart(DIALECT, move || {
+        let tokens = Fields::body(&json)?.required("tokens")?;
+        let vocabulary = state.inference.tokenizer().vocabulary_size();
+        let id_of = |id: &Value| {
             let id = u32::try_from(id.as_u64()?).ok()?;
             ((id as usize) < vocabulary).then_some(id)
-        })
-        .collect();
-    let ids = ids.ok_or_else(|| {
-        failed(RequestError::field(
-            "tokens",
-            format!(
-                "Invalid 'tokens': expected ids from 0 to {}",
-                vocabulary - 1
-            ),
+        };
+        let ids: Option<Vec<u32>> = tokens
+            .as_array()
+            .and_then(|tokens| tokens.iter().map(id_of).collect());
+        let ids = ids.ok_or_else(|| {
+            RequestError::field(
+                "tokens",
+                format!("Invalid 'tokens': expected an array of ids below {vocabulary}"),
+            )
+        })?;
+        let text = state.inference.tokenizer().decode_lossy(&ids);
+        // Several spellings, for several families of clients.
+        Ok(json_response(
+            StatusCode::OK,
+            &json!({"text": text, "content": text, "prompt": text}),
         ))
-    })?;
-    let text = state.inference.tokenizer().decode_lossy(&ids);
-    // Two spellings, for two families of clients.
-    Ok(json_response(
-        StatusCode::OK,
-        &json!({"text": text, "content": text, "prompt": text}),
-    ))
+    })
+    .await
 }
 
 /// A request of any of the APIs to `{"prompt": …, "tokens": N}`.
@@ -102,13 +95,16 @@ pub(crate) async fn render(
     request: Request,
 ) -> Result<Response, ApiError> {
     let (json, _) = body(&state, DIALECT, request).await?;
-    let turn = turn_of(&state, &json).map_err(failed)?;
-    let prompt = state.inference.prompt_text(&turn).map_err(failed)?;
-    let (ids, _) = state.inference.prompt_tokens(&turn).map_err(failed)?;
-    Ok(json_response(
-        StatusCode::OK,
-        &json!({"prompt": prompt, "tokens": ids, "count": ids.len()}),
-    ))
+    apart(DIALECT, move || {
+        let turn = turn_of(&state, &json)?;
+        let prompt = state.inference.prompt_text(&turn)?;
+        let (ids, _) = state.inference.prompt_tokens(&turn)?;
+        Ok(json_response(
+            StatusCode::OK,
+            &json!({"prompt": prompt, "tokens": ids, "count": ids.len()}),
+        ))
+    })
+    .await
 }
 
 /// The turn of a request in any dialect: named by `api`, else told by its fields.
