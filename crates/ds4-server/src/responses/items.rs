@@ -13,12 +13,16 @@ pub(super) struct Input {
     pub(super) found_tools: Vec<(String, Value)>,
 }
 
-/// Converts items, oldest first.
+/// Converts items, oldest first, that follow the messages `before`.
 ///
 /// # Errors
 /// An item of an unknown type or with a missing part, or a call without its output.
-pub(super) fn messages_of(items: &[Fields<'_>]) -> Result<Input, RequestError> {
-    let mut builder = Builder::default();
+pub(super) fn messages_of(items: &[Fields<'_>], before: &[Message]) -> Result<Input, RequestError> {
+    let mut builder = Builder {
+        begun: !before.is_empty(),
+        open: open_calls(before),
+        ..Builder::default()
+    };
     for item in items {
         builder.add(item)?;
     }
@@ -32,6 +36,15 @@ struct Builder {
     reasoning: Option<String>,
     /// Calls without an output so far.
     open: Vec<String>,
+    /// Whether a conversation goes on.
+    begun: bool,
+}
+
+/// Calls of the last answer; only what follows can hold their outputs.
+fn open_calls(before: &[Message]) -> Vec<String> {
+    let last = before.last();
+    let calls = last.into_iter().flat_map(|message| &message.tool_calls);
+    calls.filter_map(|call| call.id.clone()).collect()
 }
 
 impl Builder {
@@ -44,18 +57,13 @@ impl Builder {
                 Ok(())
             }
             "function_call" => {
-                let name = item.required_string("name")?;
-                let name = match item.string("namespace")? {
-                    Some(namespace) => joined(namespace, name),
-                    None => name.to_owned(),
-                };
                 let arguments = item.string("arguments")?.unwrap_or_default();
-                self.call(item, &name, arguments)
+                self.call(item, &full_name(item)?, arguments)
             }
             "custom_tool_call" => {
                 let input = item.string("input")?.unwrap_or_default();
                 let arguments = serde_json::json!({"input": input}).to_string();
-                self.call(item, item.required_string("name")?, &arguments)
+                self.call(item, &full_name(item)?, &arguments)
             }
             "local_shell_call" => {
                 let arguments = item.get("action").map(Value::to_string);
@@ -113,11 +121,12 @@ impl Builder {
                 Ok(())
             }
             "system" | "developer" => {
-                let only_instructions = self
-                    .input
-                    .messages
-                    .iter()
-                    .all(|message| message.role == Role::System);
+                let only_instructions = !self.begun
+                    && self
+                        .input
+                        .messages
+                        .iter()
+                        .all(|message| message.role == Role::System);
                 let message = if only_instructions {
                     Message::new(Role::System, text)
                 } else {
@@ -209,6 +218,15 @@ impl Builder {
         self.close()?;
         Ok(self.input)
     }
+}
+
+/// Name of a called tool as the prompt shows it.
+fn full_name(item: &Fields<'_>) -> Result<String, RequestError> {
+    let name = item.required_string("name")?;
+    Ok(match item.string("namespace")? {
+        Some(namespace) => joined(namespace, name),
+        None => name.to_owned(),
+    })
 }
 
 fn append(message: &mut Message, text: &str) {

@@ -51,7 +51,7 @@ pub fn responses_request(
         add_tool(&mut tools, fields, &format!("tools[{index}]"), None)?;
     }
     let mut history = before.to_vec();
-    let input = input_messages(&body, &mut tools)?;
+    let input = input_messages(&body, before, &mut tools)?;
     history.extend(input.messages);
     let tool_use = tool_use(&body, &tools)?;
     let format = match body.object("text")? {
@@ -149,16 +149,16 @@ fn refuse_unsupported(body: &Fields<'_>) -> Result<(), RequestError> {
 
 fn input_messages(
     body: &Fields<'_>,
+    before: &[Message],
     tools: &mut Tools,
 ) -> Result<super::items::Input, RequestError> {
     let input = match body.required("input")? {
+        // A text is short for one message.
         Value::String(text) => {
-            return Ok(super::items::Input {
-                messages: vec![Message::new(Role::User, text.as_str())],
-                ..super::items::Input::default()
-            });
+            let message = json!({"role": "user", "content": text});
+            messages_of(&[Fields::at(&message, "input")?], before)?
         }
-        Value::Array(_) => messages_of(&body.objects("input")?)?,
+        Value::Array(_) => messages_of(&body.objects("input")?, before)?,
         _ => {
             return Err(RequestError::field(
                 "input",
