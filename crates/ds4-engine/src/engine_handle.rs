@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ds4_model::TokenId;
 
+use crate::disk_cache::{CheckpointStore, DiskCache};
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::GenerationSink;
@@ -36,7 +37,8 @@ pub struct EngineHandle {
     shared: Arc<Shared>,
     facts: ModelFacts,
     next_id: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Gives the engine back unless a defect ended it.
+    thread: Mutex<Option<JoinHandle<Option<Engine>>>>,
 }
 
 /// What both sides see.
@@ -73,6 +75,28 @@ impl EngineHandle {
     /// # Errors
     /// The system gives no thread.
     pub fn start(engine: Engine, options: ServiceOptions) -> Result<Self, EngineError> {
+        Self::start_with(engine, options, None)
+    }
+
+    /// Puts `engine` to work, with checkpoints on disk: what requests leave behind is saved in the
+    /// background and found again, by this and later engines of the same model and settings.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start_with_store(
+        engine: Engine,
+        options: ServiceOptions,
+        store: CheckpointStore,
+    ) -> Result<Self, EngineError> {
+        let disk = DiskCache::new(&engine, store)?;
+        Self::start_with(engine, options, Some(disk))
+    }
+
+    fn start_with(
+        engine: Engine,
+        options: ServiceOptions,
+        disk: Option<DiskCache>,
+    ) -> Result<Self, EngineError> {
         let facts = ModelFacts {
             name: engine.shape().name.clone(),
             fingerprint: engine.fingerprint(),
@@ -81,7 +105,7 @@ impl EngineHandle {
             kv_format: engine.options().kv_format,
             backend: engine.backend_name(),
         };
-        let scheduler = Scheduler::new(engine, options)?;
+        let scheduler = Scheduler::new(engine, options, disk)?;
         let shared = Arc::new(Shared {
             inbox: Mutex::new(Inbox {
                 status: scheduler.status(),
@@ -104,6 +128,16 @@ impl EngineHandle {
 
     /// Takes no more requests, and returns when the engine has ended those it has.
     pub fn shutdown(&self, how: Shutdown) {
+        self.end(how);
+    }
+
+    /// [`shutdown`](Self::shutdown), and gives the engine back with what it keeps in memory; `None` if
+    /// a defect ended it.
+    pub fn stop(self, how: Shutdown) -> Option<Engine> {
+        self.end(how)
+    }
+
+    fn end(&self, how: Shutdown) -> Option<Engine> {
         let mut inbox = self.shared.lock();
         // A second call may be in more of a hurry, not in less.
         if inbox.shutdown != Some(Shutdown::Cancel) {
@@ -112,10 +146,8 @@ impl EngineHandle {
         drop(inbox);
         self.shared.filled.notify_one();
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
-            // It catches its own panics.
-            let _ = thread.join();
-        }
+        // It catches its own panics.
+        thread.take()?.join().ok().flatten()
     }
 
     fn check(&self, request: &GenerationRequest) -> Result<(), SubmitError> {
@@ -231,7 +263,7 @@ impl Drop for EngineHandle {
 }
 
 /// The engine's thread.
-fn work(shared: &Shared, mut scheduler: Scheduler) {
+fn work(shared: &Shared, mut scheduler: Scheduler) -> Option<Engine> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut published = Instant::now();
         while take_inbox(shared, &mut scheduler) {
@@ -247,9 +279,9 @@ fn work(shared: &Shared, mut scheduler: Scheduler) {
             }
         }
     }));
-    let reason = match result {
+    let reason = match &result {
         Ok(()) => "it was shut down".to_owned(),
-        Err(panic) => panic_message(&*panic),
+        Err(panic) => panic_message(&**panic),
     };
     let mut inbox = shared.lock();
     inbox.stopped = Some(reason.clone());
@@ -262,6 +294,9 @@ fn work(shared: &Shared, mut scheduler: Scheduler) {
     drop(inbox);
     late.into_iter().for_each(|job| scheduler.submit(job));
     scheduler.fail_all(&reason);
+    // What is left is on its way to disk: that ends here, before anyone is told that all is done.
+    let engine = scheduler.into_engine();
+    result.ok().map(|()| engine)
 }
 
 /// Waits until there is work and takes what was put in; `false` when the engine is to end.
@@ -284,6 +319,9 @@ fn take_inbox(shared: &Shared, scheduler: &mut Scheduler) -> bool {
     }
     if inbox.shutdown == Some(Shutdown::Cancel) {
         scheduler.cancel_all();
+    }
+    if inbox.shutdown.is_some() && !scheduler.has_requests() {
+        scheduler.finish_saving();
     }
     inbox.shutdown.is_none() || scheduler.has_work()
 }

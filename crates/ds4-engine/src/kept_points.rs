@@ -19,6 +19,8 @@ pub(crate) struct KeptPoint {
     pub(crate) logits: Vec<f32>,
     /// A request stopped here; otherwise it lies inside one.
     pub(crate) is_end: bool,
+    /// It was read from disk, and no request has started from it yet.
+    pub(crate) is_from_disk: bool,
     bytes: usize,
     last_used: u64,
 }
@@ -83,6 +85,24 @@ impl KeptPoints {
         Some((self.tree.depth(used), self.tree.get(used)?))
     }
 
+    /// The point at exactly `tokens`.
+    pub(crate) fn at(&self, tokens: &[TokenId]) -> Option<&KeptPoint> {
+        self.tree.find(tokens).and_then(|id| self.tree.get(id))
+    }
+
+    /// Whether the point at `tokens` comes from disk; asked once for each point.
+    pub(crate) fn take_from_disk(&mut self, tokens: &[TokenId]) -> bool {
+        let point = self.tree.find(tokens).and_then(|id| self.tree.get_mut(id));
+        point.is_some_and(|point| std::mem::take(&mut point.is_from_disk))
+    }
+
+    /// Marks the point at `tokens` as read from disk.
+    pub(crate) fn mark_from_disk(&mut self, tokens: &[TokenId]) {
+        if let Some(point) = self.tree.find(tokens).and_then(|id| self.tree.get_mut(id)) {
+            point.is_from_disk = true;
+        }
+    }
+
     fn longest_id(&self, tokens: &[TokenId]) -> Option<NodeId> {
         self.tree.longest(tokens, |depth, point| {
             depth < tokens.len() || !point.logits.is_empty()
@@ -138,6 +158,7 @@ impl KeptPoints {
             pages: pages.to_vec(),
             logits: logits.to_vec(),
             is_end,
+            is_from_disk: false,
             bytes,
             last_used: self.clock,
         };

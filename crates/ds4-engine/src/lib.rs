@@ -9,6 +9,7 @@
 //! - [`EngineHandle`] puts an engine to work on a thread of its own, for many requests at a time.
 //!   [`InferenceService`] is how faces see it: a
 //!   [`GenerationRequest`] goes in, [`GenerationEvent`]s come out through a [`GenerationSink`].
+//! - [`CheckpointStore`] lets it find again on disk what memory does not hold any more.
 //! - [`session_file`] keeps a session on disk, so that it continues without prefill.
 //! - [`MemoryPlan`] says what a model and its cache will occupy.
 //!
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod constraint;
+mod disk_cache;
 mod engine;
 mod engine_handle;
 mod error;
@@ -36,6 +38,7 @@ mod session;
 pub mod session_file;
 
 pub use constraint::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
+pub use disk_cache::CheckpointStore;
 pub use engine::{BackendKind, Engine, EngineOptions, LoadProgress, SyncControl, SyncReport};
 pub use engine_handle::{EngineHandle, Shutdown};
 pub use error::EngineError;
@@ -52,7 +55,7 @@ pub use sampler::{
 };
 pub use scheduler::ServiceOptions;
 pub use service::{
-    CacheMemory, EngineStatus, EngineTotals, InferenceService, ModelFacts, RequestId,
+    CacheMemory, DiskStatus, EngineStatus, EngineTotals, InferenceService, ModelFacts, RequestId,
     RunningRequest, Speed, SubmitError,
 };
 pub use session::Session;

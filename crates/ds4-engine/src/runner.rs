@@ -30,6 +30,8 @@ pub(crate) trait Runner: Send {
         pages: &[u32],
         state: &SequenceState,
     ) -> Result<(), ModelError>;
+    fn read_page(&mut self, page: u32, tokens: usize, rows: &mut [u8]) -> Result<(), ModelError>;
+    fn write_page(&mut self, page: u32, tokens: usize, rows: &[u8]) -> Result<(), ModelError>;
     fn save_frontier(&mut self, slot: usize, tokens: usize) -> Result<SequenceState, ModelError>;
     fn restore_frontier(
         &mut self,
@@ -102,6 +104,14 @@ where
         state: &SequenceState,
     ) -> Result<(), ModelError> {
         Self::restore_sequence(self, slot, tokens, pages, state)
+    }
+
+    fn read_page(&mut self, page: u32, tokens: usize, rows: &mut [u8]) -> Result<(), ModelError> {
+        Self::read_page(self, page, tokens, rows)
+    }
+
+    fn write_page(&mut self, page: u32, tokens: usize, rows: &[u8]) -> Result<(), ModelError> {
+        Self::write_page(self, page, tokens, rows)
     }
 
     fn save_frontier(&mut self, slot: usize, tokens: usize) -> Result<SequenceState, ModelError> {

@@ -21,8 +21,10 @@ use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use ds4_kvstore::CheckpointKind;
 use ds4_model::KvLayout;
 
+use crate::disk_cache::DiskCache;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::event::{CachedTokens, FinishReason, GenerationError};
@@ -60,6 +62,7 @@ pub(crate) struct Scheduler {
     /// Each has a sequence.
     running: Vec<Job>,
     masks: MaskThread,
+    disk: Option<DiskCache>,
     /// The running jobs that take part in the step, and where their rows end.
     served: Vec<Served>,
     /// A job found no page for its rows.
@@ -89,11 +92,15 @@ enum Fate {
 }
 
 impl Scheduler {
-    /// A scheduler on `engine`, which has no open sessions.
+    /// A scheduler on `engine`, which has no open sessions, with checkpoints on disk or without.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn new(engine: Engine, options: ServiceOptions) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        engine: Engine,
+        options: ServiceOptions,
+        disk: Option<DiskCache>,
+    ) -> Result<Self, EngineError> {
         let masks = MaskThread::start().map_err(EngineError::Thread)?;
         Ok(Self {
             engine,
@@ -101,6 +108,7 @@ impl Scheduler {
             waiting: Vec::new(),
             running: Vec::new(),
             masks,
+            disk,
             served: Vec::new(),
             is_short_of_pages: false,
             totals: EngineTotals::default(),
@@ -109,9 +117,32 @@ impl Scheduler {
         })
     }
 
+    /// The engine, after the last request. Waits until what is being saved is on disk.
+    pub(crate) fn into_engine(self) -> Engine {
+        let Self {
+            mut engine, disk, ..
+        } = self;
+        if let Some(mut disk) = disk {
+            disk.give_pages_back(&mut engine.sequences);
+        }
+        engine
+    }
+
     /// Whether there is anything to do.
     pub(crate) fn has_work(&self) -> bool {
+        self.has_requests() || self.disk.as_ref().is_some_and(DiskCache::is_busy)
+    }
+
+    /// Whether there are requests that have not ended.
+    pub(crate) fn has_requests(&self) -> bool {
         !self.waiting.is_empty() || !self.running.is_empty()
+    }
+
+    /// After the last request: what is being saved has a limited time.
+    pub(crate) fn finish_saving(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.finish();
+        }
     }
 
     /// Requests that wait.
@@ -163,6 +194,7 @@ impl Scheduler {
                 kept_bytes: sequences.kept().bytes(),
                 kept_bytes_limit: sequences.kept().limit(),
             },
+            disk: self.disk.as_ref().map(DiskCache::status),
             totals: self.totals,
             speed: self.speed.speed(Instant::now()),
         }
@@ -177,9 +209,12 @@ impl Scheduler {
     pub(crate) fn step(&mut self) {
         self.retire();
         self.preempt();
+        self.use_disk();
         self.admit();
         let mut fates = self.compose();
-        if !self.served.is_empty() {
+        if self.served.is_empty() {
+            self.wait_for_disk();
+        } else {
             match self.run() {
                 Ok(()) => self.deliver(&mut fates),
                 Err(error) => self.blame(&error, &mut fates),
@@ -211,6 +246,11 @@ impl Scheduler {
         if !std::mem::take(&mut self.is_short_of_pages) {
             return;
         }
+        let sequences = &mut self.engine.sequences;
+        let disk = self.disk.as_mut();
+        if disk.is_some_and(|disk| disk.give_pages_back(sequences)) {
+            return;
+        }
         let last = (0..self.running.len()).max_by_key(|&index| self.running[index].rank());
         let Some(mut job) = last.map(|index| self.running.swap_remove(index)) else {
             return;
@@ -225,6 +265,20 @@ impl Scheduler {
         self.wait(job);
     }
 
+    /// Moves a piece of what goes to and comes from disk.
+    fn use_disk(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.advance(&mut self.engine.sequences, self.running.is_empty());
+        }
+    }
+
+    /// Without rows to compute: looks away for a moment if all wait for the disk.
+    fn wait_for_disk(&self) {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| disk.is_busy()) {
+            disk.wait();
+        }
+    }
+
     /// Lets waiting jobs in while there are slots and pages for them, in rank order.
     fn admit(&mut self) {
         let mut next = 0;
@@ -232,6 +286,10 @@ impl Scheduler {
             if self.is_being_computed(&self.waiting[next]) {
                 next += 1;
             } else if self.running.is_empty() || self.has_pages_for(&self.waiting[next]) {
+                if self.is_being_restored(next) {
+                    next += 1;
+                    continue;
+                }
                 let job = self.waiting.remove(next);
                 self.start(job);
             } else {
@@ -256,6 +314,7 @@ impl Scheduler {
             Ok(reused) => {
                 if is_first {
                     self.count_cached(&mut job, reused);
+                    self.save_branch(&job, reused);
                 }
                 job.report_prefill();
                 self.running.push(job);
@@ -264,15 +323,62 @@ impl Scheduler {
     }
 
     fn count_cached(&mut self, job: &mut Job, reused: Reused) {
-        let Reused { tokens, is_end } = reused;
-        job.cached = CachedTokens {
-            live: if is_end { tokens } else { 0 },
-            kept: if is_end { 0 } else { tokens },
-            disk: 0,
+        let tokens = reused.tokens;
+        job.cached = match reused {
+            Reused {
+                is_from_disk: true, ..
+            } => CachedTokens {
+                disk: tokens,
+                ..CachedTokens::default()
+            },
+            Reused { is_end: true, .. } => CachedTokens {
+                live: tokens,
+                ..CachedTokens::default()
+            },
+            Reused { .. } => CachedTokens {
+                kept: tokens,
+                ..CachedTokens::default()
+            },
         };
         self.totals.prompt_tokens += job.prompt as u64;
         self.totals.cached_live += job.cached.live as u64;
         self.totals.cached_kept += job.cached.kept as u64;
+        self.totals.cached_disk += job.cached.disk as u64;
+    }
+
+    /// A point inside an earlier request from which another branches off is worth saving: more will
+    /// do so.
+    fn save_branch(&mut self, job: &Job, reused: Reused) {
+        if let Some(disk) = &mut self.disk
+            && !reused.is_end
+        {
+            let tokens = &job.tokens[..reused.tokens];
+            disk.save(&mut self.engine.sequences, tokens, CheckpointKind::Prompt);
+        }
+    }
+
+    /// Saves where a request stopped, and the last kept position of its prompt, from which others
+    /// can branch off and the same prompt can be asked again. Both are kept already.
+    fn save_end(&mut self, job: &Job, position: usize) {
+        let Some(disk) = &mut self.disk else {
+            return;
+        };
+        if let Some(seconds) = job.prefill_seconds_per_token() {
+            disk.measured(seconds);
+        }
+        let sequences = &mut self.engine.sequences;
+        let inside = sequences.kept_position(job.prompt.min(position));
+        disk.save(sequences, &job.tokens[..inside], CheckpointKind::Prompt);
+        disk.save(sequences, &job.tokens[..position], CheckpointKind::Interval);
+    }
+
+    /// Whether a prefix of a waiting job is on its way from disk.
+    fn is_being_restored(&mut self, index: usize) -> bool {
+        let Some(disk) = &mut self.disk else {
+            return false;
+        };
+        let job = &mut self.waiting[index];
+        disk.is_worth_waiting(&mut self.engine.sequences, &job.tokens, &mut job.lookup)
     }
 
     /// Whether a running job is about to compute a long prefix of `job` that is not known yet:
@@ -481,7 +587,9 @@ impl Scheduler {
     }
 
     fn end(&mut self, mut job: Job, ending: Ending) {
+        let position = job.position();
         self.leave(&mut job);
+        self.save_end(&job, position);
         match ending {
             Ok(reason) => {
                 self.totals.finished += 1;

@@ -44,6 +44,8 @@ pub(crate) struct Reused {
     pub(crate) tokens: usize,
     /// They come from where an earlier request stopped, not from a point inside one.
     pub(crate) is_end: bool,
+    /// It was read from disk for this.
+    pub(crate) is_from_disk: bool,
 }
 
 /// The executor with what lies in its cache.
@@ -181,6 +183,7 @@ impl Sequences {
             return Ok(Reused {
                 tokens: held,
                 is_end: held > 0,
+                is_from_disk: false,
             });
         };
         // The point may be the only other user of pages that the sequence holds.
@@ -191,12 +194,14 @@ impl Sequences {
         sequence.tokens.clear();
         sequence.tokens.extend_from_slice(&tokens[..length]);
         sequence.logits.clone_from(&point.logits);
-        let reused = Reused {
-            tokens: length,
-            is_end: point.is_end,
-        };
+        let is_end = point.is_end;
         let slot = sequence.slot;
         let restored = self.runner.restore_frontier(slot, length, &point.state);
+        let reused = Reused {
+            tokens: length,
+            is_end,
+            is_from_disk: self.kept.take_from_disk(&tokens[..length]),
+        };
         let restored = restored.and_then(|()| self.runner.set_pages(slot, 0, &sequence.pages));
         if let Err(error) = restored {
             self.reset(sequence);
@@ -254,6 +259,72 @@ impl Sequences {
             &mut self.pool,
         );
         Ok(())
+    }
+
+    /// Takes a free page, which the caller gives back with [`release`](Self::release).
+    ///
+    /// # Errors
+    /// No page is free and none is held by kept points alone.
+    pub(crate) fn take_page(&mut self) -> Result<u32, EngineError> {
+        loop {
+            if let Some(page) = self.pool.take() {
+                return Ok(page);
+            }
+            self.make_page()?;
+        }
+    }
+
+    /// Holds pages in use for something else than a sequence.
+    pub(crate) fn retain(&mut self, pages: &[u32]) {
+        self.pool.retain(pages);
+    }
+
+    /// Gives such pages back.
+    pub(crate) fn release(&mut self, pages: &[u32]) {
+        self.pool.release(pages);
+    }
+
+    /// The rows that the first `tokens` tokens of a page finish, of all layers.
+    ///
+    /// # Errors
+    /// A failure of the backend.
+    pub(crate) fn read_page(&mut self, page: u32, tokens: usize) -> Result<Vec<u8>, EngineError> {
+        let mut rows = vec![0; self.runner.layout().page_rows_bytes(tokens)];
+        self.runner.read_page(page, tokens, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// Fills a page with such rows.
+    ///
+    /// # Errors
+    /// Rows of another size, or a failure of the backend.
+    pub(crate) fn write_page(
+        &mut self,
+        page: u32,
+        tokens: usize,
+        rows: &[u8],
+    ) -> Result<(), EngineError> {
+        Ok(self.runner.write_page(page, tokens, rows)?)
+    }
+
+    /// Keeps a state that was read from disk; `pages` hold its rows. `false` if no memory is planned
+    /// for it.
+    pub(crate) fn keep_restored(
+        &mut self,
+        tokens: &[TokenId],
+        state: SequenceState,
+        pages: &[u32],
+        logits: &[f32],
+    ) -> bool {
+        let frontier = state.layers.iter().map(Vec::len).sum();
+        let bytes = KeptPoints::point_bytes(frontier, logits.len());
+        if !self.kept.make_room(bytes, &mut self.pool) {
+            return false;
+        }
+        self.kept
+            .insert(tokens, state, pages, logits, true, &mut self.pool);
+        self.kept.mark_from_disk(tokens);
+        true
     }
 
     /// Drops all kept points.

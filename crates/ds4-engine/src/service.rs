@@ -119,6 +119,8 @@ pub struct EngineStatus {
     pub slots: usize,
     /// Memory of the KV cache.
     pub memory: CacheMemory,
+    /// Checkpoints on disk, if there are any to be.
+    pub disk: Option<DiskStatus>,
     /// Sums since the start.
     pub totals: EngineTotals,
     /// Speed over the last seconds.
@@ -157,6 +159,31 @@ pub struct CacheMemory {
     pub kept_bytes: usize,
     /// Most bytes of those.
     pub kept_bytes_limit: usize,
+}
+
+/// Checkpoints of the KV cache on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// Checkpoints in the directory.
+    pub checkpoints: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Most bytes.
+    pub max_bytes: u64,
+    /// Why nothing can be saved, if so.
+    pub read_only: Option<String>,
+    /// Checkpoints saved since the start.
+    pub saved: u64,
+    /// Bytes written for them.
+    pub bytes_written: u64,
+    /// Checkpoints restored since the start.
+    pub restored: u64,
+    /// Checkpoints on their way to or from disk.
+    pub pending: usize,
+    /// Times that a checkpoint could not be saved or restored. No request failed for it.
+    pub failures: u64,
+    /// The reason of the last one.
+    pub last_failure: Option<String>,
 }
 
 /// Counters, for metrics.

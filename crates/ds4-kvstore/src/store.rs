@@ -288,6 +288,17 @@ impl Store {
         })
     }
 
+    /// How many tokens [`longest_prefix`](Self::longest_prefix) would restore, without counting as a
+    /// lookup.
+    pub fn known_tokens(&self, key: &ModelKey, tokens: &[TokenId]) -> usize {
+        let state = self.inner.state();
+        let found = is_valid(key)
+            .then(|| state.index.longest_prefix(key, tokens))
+            .flatten();
+        let entry = found.and_then(|id| state.index.entry(&id));
+        entry.map_or(0, |entry| entry.manifest.tokens)
+    }
+
     /// Looks up what of `tokens` is on disk already, before saving. Only memory is read.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! A loaded model with its KV cache: runs steps, and moves a sequence's state
 //! between the cache and the host.
 
+mod page_rows;
+
 use ds4_gguf::GgufFile;
 
 use crate::backend::{Backend, CompressedKv, LayerKv, PageTables, Pass, StageContext, StepBuffer};

@@ -131,6 +131,23 @@ impl LayerKvLayout {
         open.min(tokens)
     }
 
+    /// Bytes of a saved frontier after `tokens` tokens, for a sliding window of `window` tokens.
+    pub fn frontier_bytes(&self, window: usize, tokens: usize) -> usize {
+        (window - 1).min(tokens) * self.row_bytes
+            + self.open_tokens(tokens) * 4 * 2 * (self.channels + self.index_channels)
+    }
+
+    /// Bytes of the attention rows and of the indexer rows that the first `tokens` tokens of a page
+    /// finish.
+    pub(crate) fn rows_bytes(&self, tokens: usize) -> [usize; 2] {
+        let rows = self.compression.ratio().map_or(0, |ratio| tokens / ratio);
+        let index = match self.compression {
+            Compression::Sparse { .. } => rows * self.index_row_bytes,
+            Compression::None | Compression::Dense { .. } => 0,
+        };
+        [rows * self.row_bytes, index]
+    }
+
     /// Bytes of the compressed attention rows in one page.
     pub fn page_bytes(&self) -> usize {
         self.rows_per_page() * self.row_bytes
@@ -272,10 +289,16 @@ impl KvLayout {
     pub fn frontier_bytes(&self, window: usize, tokens: usize) -> usize {
         self.layers
             .iter()
-            .map(|layer| {
-                (window - 1).min(tokens) * layer.row_bytes
-                    + layer.open_tokens(tokens) * 4 * 2 * (layer.channels + layer.index_channels)
-            })
+            .map(|layer| layer.frontier_bytes(window, tokens))
+            .sum()
+    }
+
+    /// Bytes of the compressed rows that the first `tokens` tokens of a page finish, all layers
+    /// together.
+    pub fn page_rows_bytes(&self, tokens: usize) -> usize {
+        self.layers
+            .iter()
+            .flat_map(|layer| layer.rows_bytes(tokens))
             .sum()
     }
 

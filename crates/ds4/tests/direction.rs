@@ -15,7 +15,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ds4-cpu", &["ds4-gguf", "ds4-model", "ds4-quant"]),
     (
         "ds4-engine",
-        &["ds4-cpu", "ds4-gguf", "ds4-model", "ds4-quant"],
+        &[
+            "ds4-cpu",
+            "ds4-gguf",
+            "ds4-kvstore",
+            "ds4-model",
+            "ds4-quant",
+        ],
     ),
     ("ds4-eval", &["ds4-chat"]),
     ("ds4-grammar", &["ds4-chat", "ds4-engine", "ds4-tokenizer"]),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ds4_model::TokenId;
 
 use crate::constraint::{ConstraintState, TokenConstraint, TokenMask};
+use crate::disk_cache::DiskLookup;
 use crate::event::{
     CachedTokens, Closed, FinishReason, GenerationError, GenerationEvent, GenerationSink,
     Speculation, Timings, TokenLogprobs, Usage,
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     /// Only while it runs.
     pub(crate) sequence: Option<Sequence>,
     pub(crate) cached: CachedTokens,
+    /// Whether a prefix was looked for on disk.
+    pub(crate) lookup: DiskLookup,
     pub(crate) cancelled: bool,
     /// The step that it was part of last.
     pub(crate) served: u64,
@@ -106,6 +109,7 @@ impl Job {
             reasoning: request.reasoning,
             sequence: None,
             cached: CachedTokens::default(),
+            lookup: DiskLookup::default(),
             cancelled: false,
             served: 0,
             alone_until: 0,
@@ -224,6 +228,13 @@ impl Job {
             prefill: prefilled.saturating_duration_since(started),
             decode: now.saturating_duration_since(prefilled),
         }
+    }
+
+    /// What the prefill of a token took, if enough were computed to say.
+    pub(crate) fn prefill_seconds_per_token(&self) -> Option<f64> {
+        let took = self.prefilled?.saturating_duration_since(self.started?);
+        let computed = self.prompt.saturating_sub(self.cached.total());
+        (computed >= 32).then(|| took.as_secs_f64() / computed as f64)
     }
 
     /// How long it has been worked on.

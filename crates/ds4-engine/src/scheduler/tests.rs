@@ -48,6 +48,7 @@ fn scheduler(options: EngineOptions) -> Scheduler {
             queue: 8,
             prefill_quantum: 9,
         },
+        None,
     )
     .unwrap()
 }
@@ -763,6 +764,14 @@ impl Runner for Failing {
         state: &SequenceState,
     ) -> Result<(), ModelError> {
         self.inner.restore_sequence(slot, tokens, pages, state)
+    }
+
+    fn read_page(&mut self, page: u32, tokens: usize, rows: &mut [u8]) -> Result<(), ModelError> {
+        self.inner.read_page(page, tokens, rows)
+    }
+
+    fn write_page(&mut self, page: u32, tokens: usize, rows: &[u8]) -> Result<(), ModelError> {
+        self.inner.write_page(page, tokens, rows)
     }
 
     fn save_frontier(&mut self, slot: usize, tokens: usize) -> Result<SequenceState, ModelError> {

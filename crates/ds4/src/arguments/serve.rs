@@ -29,6 +29,15 @@ pub(crate) struct ServeArguments {
     /// Tokens that the KV cache holds for all conversations together [default: 2 contexts]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub(crate) cache_tokens: Option<usize>,
+    /// Directory of the KV cache on disk [default: ds4/kv in the user's cache directory]
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "no_kv_disk")]
+    pub(crate) kv_dir: Option<PathBuf>,
+    /// Most space for it on disk, in MiB
+    #[arg(long, value_name = "N", value_parser = positive, default_value_t = 8192)]
+    pub(crate) kv_space_mb: usize,
+    /// Keep nothing on disk
+    #[arg(long)]
+    pub(crate) no_kv_disk: bool,
     /// Requests that may wait before new ones get 429
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) max_queue: usize,

@@ -2,24 +2,29 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use ds4_engine::{Engine, EngineHandle, EngineOptions, MemoryPlan, ServiceOptions, Shutdown};
+use ds4_engine::{
+    CheckpointStore, Engine, EngineHandle, EngineOptions, MemoryPlan, ServiceOptions, Shutdown,
+};
+use ds4_kvstore::{Access, Limits, Store};
 use ds4_model::ModelShape;
 use ds4_server::turn::Thinking as ServerThinking;
 use ds4_server::{Inference, RequestLog, RunningServer, ServerSettings, serve};
 
 use crate::arguments::ServeArguments;
+use crate::directories::{CacheDirectory, create_private};
 use crate::failure::UsageError;
 use crate::interrupt::{ArmedInterrupt, Interrupt};
 use crate::loaded_model::Vocabulary;
 use crate::machine_memory;
 use crate::model_file::ModelFile;
-use crate::output::Output;
+use crate::output::{Output, visible};
 use crate::settings::{ServeSettings, Thinking};
+use crate::table::bytes;
 
 /// How often the program looks whether it was told to stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -40,6 +45,7 @@ pub(crate) fn run(
     let vocabulary = Vocabulary::of_file(&model.file)?;
     let serve_settings = ServeSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
     machine_memory::check(&MemoryPlan::for_file(&model.file, &serve_settings.engine)?)?;
+    let store = store(arguments, output)?;
     let armed = interrupt.arm();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -52,6 +58,7 @@ pub(crate) fn run(
             serve_settings,
             settings,
             arguments.max_queue,
+            store,
             output,
             &armed,
         ))
@@ -63,6 +70,7 @@ async fn serve_model(
     settings: ServeSettings,
     server_settings: ServerSettings,
     queue: usize,
+    store: Option<Store>,
     output: &mut Output,
     armed: &ArmedInterrupt<'_>,
 ) -> anyhow::Result<()> {
@@ -73,7 +81,12 @@ async fn serve_model(
         queue,
         ..ServiceOptions::default()
     };
-    let handle = Arc::new(EngineHandle::start(engine, options)?);
+    let handle = Arc::new(match store {
+        None => EngineHandle::start(engine, options)?,
+        Some(store) => {
+            EngineHandle::start_with_store(engine, options, CheckpointStore::new(store))?
+        }
+    });
     let service: Arc<dyn ds4_engine::InferenceService> = Arc::clone(&handle) as _;
     let inference = Inference::new(
         service,
@@ -94,6 +107,51 @@ async fn serve_model(
     // What has not ended by now is cancelled when the handle is dropped.
     let _ = tokio::time::timeout(Duration::from_secs(1), stopping).await;
     Ok(())
+}
+
+/// The KV cache on disk, unless it is switched off. A directory that cannot be used is a failure only
+/// if the user named it.
+fn store(arguments: &ServeArguments, output: &mut Output) -> anyhow::Result<Option<Store>> {
+    if arguments.no_kv_disk {
+        return Ok(None);
+    }
+    let limits = Limits {
+        max_bytes: (arguments.kv_space_mb as u64).saturating_mul(1 << 20),
+        ..Limits::default()
+    };
+    let opened = match &arguments.kv_dir {
+        Some(directory) => Ok((directory.clone(), Store::open(directory, limits)?)),
+        None => default_store(limits),
+    };
+    match opened {
+        Err(error) => {
+            let reason = visible(&format!("{error:#}"));
+            output.warning(&format!("nothing is kept on disk: {reason}"));
+            Ok(None)
+        }
+        Ok((directory, store)) => {
+            let directory = visible(&directory.to_string_lossy());
+            if let Access::ReadOnly { reason } = store.access() {
+                output.warning(&format!(
+                    "the KV cache in {directory} is not written: {reason}"
+                ));
+            }
+            output.note(&format!(
+                "KV cache on disk in {directory}, at most {}",
+                bytes(limits.max_bytes)
+            ));
+            Ok(Some(store))
+        }
+    }
+}
+
+fn default_store(limits: Limits) -> anyhow::Result<(PathBuf, Store)> {
+    let directory = CacheDirectory::of_user()?.kv();
+    if let Some(parent) = directory.parent() {
+        create_private(parent)?;
+    }
+    let store = Store::open(&directory, limits)?;
+    Ok((directory, store))
 }
 
 /// Loads the model on a thread of its own, so that the sockets answer meanwhile.
