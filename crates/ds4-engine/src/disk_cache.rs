@@ -74,8 +74,8 @@ pub(crate) struct DiskCache {
     restoring: Option<Restoring>,
     loader: Loader,
     writer: BackgroundWriter,
-    /// Names the next save.
-    next_save: u64,
+    /// Numbers what is saved and restored.
+    next_number: u64,
     counts: Arc<Mutex<Counts>>,
     seconds_per_token: f64,
     finish_by: Option<Instant>,
@@ -132,7 +132,7 @@ impl DiskCache {
             writer: BackgroundWriter::start(options.store.clone(), MAX_SAVES, report)
                 .map_err(EngineError::Thread)?,
             options,
-            next_save: 0,
+            next_number: 0,
             counts,
             seconds_per_token: 0.0,
             finish_by: None,
@@ -211,8 +211,10 @@ impl DiskCache {
             lookup.is_done = true;
             return false;
         };
-        let restoring = Restoring::new(sequences, &tokens[..hit.tokens()]);
-        match self.loader.load(hit, restoring.first_span()) {
+        self.next_number += 1;
+        let number = self.next_number;
+        let restoring = Restoring::new(number, sequences, &tokens[..hit.tokens()]);
+        match self.loader.load(number, hit, restoring.first_span()) {
             Ok(()) => self.restoring = Some(restoring),
             Err(reason) => {
                 restoring.release(sequences);
@@ -269,8 +271,8 @@ impl DiskCache {
             frontier: Vec::new(),
             attachment: Vec::new(),
         };
-        self.next_save += 1;
-        match Saving::new(self.next_save, sequences, plan, data) {
+        self.next_number += 1;
+        match Saving::new(self.next_number, sequences, plan, data) {
             Ok(Some(save)) => self.saves.push_back(save),
             // It is not kept in memory, either.
             Ok(None) => {}

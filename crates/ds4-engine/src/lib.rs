@@ -11,7 +11,8 @@
 //!   [`GenerationRequest`] goes in, [`GenerationEvent`]s come out through a [`GenerationSink`].
 //! - [`CheckpointStore`] lets it find again on disk what memory does not hold any more.
 //! - [`session_file`] keeps a session on disk, so that it continues without prefill.
-//! - [`MemoryPlan`] says what a model and its cache will occupy.
+//! - [`MemoryPlan`] says what a model and its cache will occupy, [`nearest_fits`] what to change if that is
+//!   too much.
 //!
 //! The engine sees token ids only: no text, no JSON, no HTTP.
 
@@ -26,6 +27,7 @@ mod event;
 mod fingerprint;
 mod kept_points;
 mod memory_plan;
+mod nearest_fit;
 mod page_pool;
 mod prefix_tree;
 mod request;
@@ -48,6 +50,7 @@ pub use event::{
 };
 pub use fingerprint::ModelFingerprint;
 pub use memory_plan::MemoryPlan;
+pub use nearest_fit::nearest_fits;
 pub use request::{Constraint, GenerationRequest, Priority, ReasoningBudget};
 pub use sampler::{
     Distribution, EmptyMask, Penalties, Sampler, SamplerError, SamplerSettings, TokenLogprob,

@@ -41,13 +41,27 @@ impl MemoryPlan {
         shape: &ModelShape,
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
-        let executor_options = options.executor_options(shape)?;
-        let bytes = ExecutorBytes::plan(shape, &executor_options, false)?;
         let weights = file.tensors().iter().fold(0usize, |sum, tensor| {
             sum.saturating_add(tensor.byte_len() as usize)
         });
         Ok(Self {
             weights,
+            ..Self::without_weights(shape, options)?
+        })
+    }
+
+    /// Plans for a model of this shape, its weights left out.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn without_weights(
+        shape: &ModelShape,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let executor_options = options.executor_options(shape)?;
+        let bytes = ExecutorBytes::plan(shape, &executor_options, false)?;
+        Ok(Self {
+            weights: 0,
             kv_sessions: bytes.slots,
             kv_pages: bytes.pages,
             activations: bytes.activations,

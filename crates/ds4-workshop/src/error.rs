@@ -1,7 +1,7 @@
 //! What the workshop reports.
 
 use ds4_cpu::team::TeamError;
-use ds4_engine::EngineError;
+use ds4_engine::{EngineError, GenerationError, SubmitError};
 use ds4_model::ModelError;
 
 /// An error of a measurement.
@@ -50,6 +50,21 @@ pub enum WorkshopError {
     /// Nothing to measure on.
     #[error("the text has no document of two tokens or more: nothing can be predicted")]
     NothingToScore,
+    /// A synthetic request was not taken.
+    #[error("a request of the load was refused: {0}")]
+    Submit(#[from] SubmitError),
+    /// A synthetic request failed.
+    #[error("a request of the load failed: {0}")]
+    Request(GenerationError),
+    /// Requests that do not end.
+    #[error("{requests} requests do not come to an end")]
+    Hanging {
+        /// How many.
+        requests: usize,
+    },
+    /// The engine has stopped by a defect.
+    #[error("the engine has stopped by a defect")]
+    Stopped,
     /// The caller stopped it.
     #[error("stopped")]
     Cancelled,

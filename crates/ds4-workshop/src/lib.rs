@@ -4,6 +4,7 @@
 //!   another model's (Kullback-Leibler divergence, agreement on the likeliest token).
 //! - [`imatrix`] collects how strongly each column of each weight is used, for the quantiser.
 //! - [`bench`] measures speed over the depth of the context and compares two measurements.
+//! - [`load`] measures an engine that serves many requests, [`soak`] looks for what goes wrong in the long run.
 //! - [`plot`] draws the result as SVG.
 //!
 //! ```
@@ -20,8 +21,12 @@
 pub mod bench;
 mod error;
 pub mod imatrix;
+pub mod load;
 pub mod plot;
+mod probe;
+mod random;
 pub mod score;
+pub mod soak;
 pub mod statistics;
 mod windows;
 

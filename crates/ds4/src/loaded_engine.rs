@@ -1,7 +1,7 @@
 //! Models in memory.
 
 use anyhow::Context;
-use ds4_engine::{Engine, EngineOptions, MemoryPlan};
+use ds4_engine::{Engine, EngineOptions};
 use ds4_model::Steering;
 
 use crate::machine_memory;
@@ -16,7 +16,7 @@ pub(crate) fn open(
     options: &EngineOptions,
     steering: Option<&Steering>,
 ) -> anyhow::Result<Engine> {
-    machine_memory::check(&MemoryPlan::for_file(&model.file, options)?)?;
+    machine_memory::check(&model.file, options)?;
     let mut engine = Engine::open(&model.file, None, options, &mut |_| {})
         .with_context(|| format!("cannot load the model `{}`", model.label))?;
     if let Some(steering) = steering {

@@ -8,13 +8,21 @@ use ds4_kvstore::{Hit, LoadError, Loaded, Store};
 
 /// What was read, or why not.
 pub(super) struct Read {
+    /// The number under which it was asked for.
+    pub(super) number: u64,
     pub(super) hit: Hit,
     pub(super) result: Result<Loaded, LoadError>,
 }
 
+struct Task {
+    number: u64,
+    hit: Hit,
+    first_span: usize,
+}
+
 /// The thread and the way there and back.
 pub(super) struct Loader {
-    tasks: Option<Sender<(Hit, usize)>>,
+    tasks: Option<Sender<Task>>,
     done: Receiver<Read>,
     thread: Option<JoinHandle<()>>,
 }
@@ -25,12 +33,22 @@ impl Loader {
     /// # Errors
     /// The system gives none.
     pub(super) fn start(store: Store) -> io::Result<Self> {
-        let (tasks, task) = channel::<(Hit, usize)>();
+        let (tasks, task) = channel::<Task>();
         let (sender, done) = channel();
         let work = move || {
-            while let Ok((hit, first_span)) = task.recv() {
+            while let Ok(Task {
+                number,
+                hit,
+                first_span,
+            }) = task.recv()
+            {
                 let result = store.load(&hit, first_span);
-                if sender.send(Read { hit, result }).is_err() {
+                let read = Read {
+                    number,
+                    hit,
+                    result,
+                };
+                if sender.send(read).is_err() {
                     return;
                 }
             }
@@ -49,9 +67,14 @@ impl Loader {
     ///
     /// # Errors
     /// The thread has ended.
-    pub(super) fn load(&self, hit: Hit, first_span: usize) -> Result<(), String> {
+    pub(super) fn load(&self, number: u64, hit: Hit, first_span: usize) -> Result<(), String> {
+        let task = Task {
+            number,
+            hit,
+            first_span,
+        };
         let tasks = self.tasks.as_ref();
-        let sent = tasks.is_some_and(|tasks| tasks.send((hit, first_span)).is_ok());
+        let sent = tasks.is_some_and(|tasks| tasks.send(task).is_ok());
         sent.then_some(()).ok_or_else(stopped)
     }
 

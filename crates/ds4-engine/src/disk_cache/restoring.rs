@@ -10,6 +10,8 @@ use crate::sequences::Sequences;
 
 /// A checkpoint that is being read or put on the device.
 pub(super) struct Restoring {
+    /// The loader's number for it.
+    number: u64,
     tokens: Vec<TokenId>,
     /// Pages of the first spans: those that memory had already, then those that were filled.
     pages: Vec<u32>,
@@ -25,13 +27,14 @@ struct ReadParts {
 
 impl Restoring {
     /// The checkpoint of `tokens`. Whole pages of a shorter prefix that memory has are shared.
-    pub(super) fn new(sequences: &mut Sequences, tokens: &[TokenId]) -> Self {
+    pub(super) fn new(number: u64, sequences: &mut Sequences, tokens: &[TokenId]) -> Self {
         let known = sequences.kept().longest(tokens);
         let pages = known.map_or_else(Vec::new, |(length, point)| {
             point.pages[..length / PAGE_TOKENS].to_vec()
         });
         sequences.retain(&pages);
         Self {
+            number,
             tokens: tokens.to_vec(),
             first_span: pages.len(),
             pages,
@@ -96,22 +99,17 @@ impl Restoring {
     ) -> Result<(), String> {
         // What was given up earlier may come first.
         while let Some(read) = loader.take()? {
-            let loaded = match read.result {
-                Err(error) if self.is_of(read.hit.tokens(), None) => {
-                    return Err(describe(&error));
-                }
-                Err(_) => continue,
-                Ok(loaded) => loaded,
-            };
-            if !self.is_of(loaded.tokens.len(), Some(&loaded.tokens)) {
+            if read.number != self.number {
                 continue;
             }
+            let loaded = read.result.map_err(|error| describe(&error))?;
             let runner = sequences.runner();
             let (shape, layout) = (runner.shape(), runner.layout());
             let tokens = self.tokens.len();
             let segment = layout.page_rows_bytes(PAGE_TOKENS);
             let expected = tokens / PAGE_TOKENS - self.first_span;
-            let fits = loaded.first_span == self.first_span
+            let fits = loaded.tokens == self.tokens
+                && loaded.first_span == self.first_span
                 && loaded.segments.len() == expected
                 && loaded.segments.iter().all(|rows| rows.len() == segment);
             let frontier = Frontier::decode(&loaded.frontier, shape, layout, tokens);
@@ -128,10 +126,6 @@ impl Restoring {
             return Ok(());
         }
         Ok(())
-    }
-
-    fn is_of(&self, count: usize, tokens: Option<&[TokenId]>) -> bool {
-        count == self.tokens.len() && tokens.is_none_or(|tokens| tokens == self.tokens)
     }
 
     /// Gives the pages back; a kept point holds its own references.

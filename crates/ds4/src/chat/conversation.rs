@@ -171,8 +171,8 @@ impl Chat {
             ..self.settings.engine
         };
         // Refuses what cannot be before anything is given up.
+        machine_memory::check(&self.model.file, &options)?;
         let plan = MemoryPlan::for_file(&self.model.file, &options)?;
-        machine_memory::check(&plan)?;
         // Two KV caches at a time could be too much. If opening fails, the context before opens
         // again with the next answer.
         self.runtime = None;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use clap::Args;
+use clap::{Args, Subcommand};
 use ds4_engine::{Engine, EngineOptions};
 use ds4_model::ModelShape;
 use ds4_workshop::bench::{Change, Row, RowChange, Run, SweepOptions, Verdict, compare, sweep};
@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arguments::{EngineArguments, ModelArgument};
+use crate::commands::bench_serve::{self, BenchServeArguments};
+use crate::commands::bench_soak::{self, BenchSoakArguments};
 use crate::failure::{Hint, Interrupted, UsageError};
 use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
@@ -31,7 +33,10 @@ use crate::token_bytes;
 /// and generates greedily there. The first step of each kind is a warm-up and not timed. Medians of the
 /// repetitions count. Memory bandwidth is measured in the same process, on as many threads.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct BenchArguments {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     #[command(flatten)]
     model: ModelArgument,
     /// Tokens of the prompt: a single context
@@ -70,6 +75,15 @@ pub(crate) struct BenchArguments {
     engine: EngineArguments,
 }
 
+/// What else can be measured.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measure throughput and latency for several sessions at a time
+    Serve(BenchServeArguments),
+    /// Load the engine at random for a long time, and check that nothing is lost, mixed up or leaked
+    Soak(BenchSoakArguments),
+}
+
 /// A measurement and what it was made with.
 struct Report {
     model: String,
@@ -105,6 +119,11 @@ pub(crate) fn run(
     output: &mut Output,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
+    match &arguments.command {
+        None => {}
+        Some(BenchCommand::Serve(serve)) => return bench_serve::run(serve, output, interrupt),
+        Some(BenchCommand::Soak(soak)) => return bench_soak::run(soak, output, interrupt),
+    }
     if let [old, new] = &arguments.compare[..] {
         return compare_files(old, new, arguments, output);
     }

@@ -1,6 +1,8 @@
 //! One file per command: its arguments, and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod bench_serve;
+pub(crate) mod bench_soak;
 pub(crate) mod cache;
 pub(crate) mod chat;
 pub(crate) mod completions;

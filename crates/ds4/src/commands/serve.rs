@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use ds4_engine::{
-    CheckpointStore, Engine, EngineHandle, EngineOptions, MemoryPlan, ServiceOptions, Shutdown,
-};
+use ds4_engine::{CheckpointStore, Engine, EngineHandle, EngineOptions, ServiceOptions, Shutdown};
 use ds4_kvstore::{Access, Limits, Store};
 use ds4_model::ModelShape;
 use ds4_server::turn::Thinking as ServerThinking;
@@ -44,7 +42,7 @@ pub(crate) fn run(
     let shape = ModelShape::from_file(&model.file)?;
     let vocabulary = Vocabulary::of_file(&model.file)?;
     let serve_settings = ServeSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
-    machine_memory::check(&MemoryPlan::for_file(&model.file, &serve_settings.engine)?)?;
+    machine_memory::check(&model.file, &serve_settings.engine)?;
     let store = store(arguments, output)?;
     let armed = interrupt.arm();
     tokio::runtime::Builder::new_multi_thread()

@@ -95,6 +95,37 @@ fn plan_grows_with_context_sessions_and_row_size() {
 }
 
 #[test]
+fn bench_serve_and_soak_run() {
+    let run = |command: &str, arguments: &str| {
+        let home = home();
+        Program::new(home.path())
+            .args(["bench", command, "--model"])
+            .args([golden("flash-tiny-native.gguf")])
+            .args(arguments.split(' '))
+            .run()
+            .success()
+    };
+    let arguments = "--sessions 1,2 --prompt-tokens 20 --gen-tokens 6 --prefill 60 --quantum 8";
+    let json: Value = run("serve", &format!("{arguments} --json"))
+        .parse()
+        .unwrap();
+    let rows = json["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for (row, sessions) in rows.iter().zip([1, 2]) {
+        assert_eq!(row["sessions"], sessions);
+        assert!(row["decode_tps"].as_f64().unwrap() > 0.0, "{row}");
+        let gap = &row["beside_prefill"]["gap"]["worst"];
+        assert!(gap.as_f64().unwrap() > 0.0, "{row}");
+    }
+    let table = run("serve", arguments);
+    assert!(table.contains("Beside a prompt of 60 tokens"), "{table}");
+
+    let arguments = "--minutes 0.03 --rounds 2 --prompt-tokens 200 --json";
+    let json: Value = run("soak", arguments).parse().unwrap();
+    assert_eq!(json["clean"], true, "{json}");
+}
+
+#[test]
 fn bench_measures_and_its_formats_agree() {
     let arguments = [
         "--prompt-tokens",

@@ -76,6 +76,20 @@ pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
         })
         .collect();
     let (memory, totals) = (&status.memory, &status.totals);
+    let disk = status.disk.as_ref().map(|disk| {
+        json!({
+            "checkpoints": disk.checkpoints,
+            "bytes": disk.bytes,
+            "limit": disk.max_bytes,
+            "read_only": disk.read_only,
+            "saved": disk.saved,
+            "bytes_written": disk.bytes_written,
+            "restored": disk.restored,
+            "pending": disk.pending,
+            "failures": disk.failures,
+            "last_failure": disk.last_failure,
+        })
+    });
     json_response(
         StatusCode::OK,
         &json!({
@@ -89,6 +103,7 @@ pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
                 "bytes": memory.kept_bytes,
                 "limit": memory.kept_bytes_limit,
             },
+            "disk": disk,
             "cached_tokens": {
                 "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
             },

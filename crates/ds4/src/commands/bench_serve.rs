@@ -1,0 +1,208 @@
+//! `ds4 bench serve`: throughput and latency of an engine that serves many.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use ds4_engine::{Engine, EngineOptions, ServiceOptions};
+use ds4_model::ModelShape;
+use ds4_workshop::load::{Latency, LoadOptions, LoadRow, measure};
+use ds4_workshop::{Control, WorkshopError};
+use serde_json::json;
+
+use crate::arguments::{EngineArguments, ModelArgument};
+use crate::failure::{Hint, Interrupted, UsageError};
+use crate::interrupt::Interrupt;
+use crate::machine_memory;
+use crate::model_file::ModelFile;
+use crate::output::Output;
+use crate::settings;
+use crate::table::Table;
+
+/// Tokens of the long prompt, if the model's context has room for them.
+const PREFILL_TOKENS: usize = 20_000;
+
+/// Arguments of `ds4 bench serve`.
+///
+/// Requests with pseudo-random prompts go through the engine as those of `ds4 serve` do. For each number of
+/// sessions as many arrive at once; then, while as many decode, one more brings a long prompt.
+#[derive(Debug, Args)]
+pub(crate) struct BenchServeArguments {
+    #[command(flatten)]
+    model: ModelArgument,
+    /// Numbers of sessions
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    sessions: Vec<usize>,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    prompt_tokens: usize,
+    /// Tokens that each request generates
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    gen_tokens: usize,
+    /// Tokens of the long prompt, 0 for none [default: 20000, or what the model's context holds]
+    #[arg(long, value_name = "N")]
+    prefill: Option<usize>,
+    /// Rows of prompts in a step in which others decode
+    #[arg(long, value_name = "N", default_value_t = ServiceOptions::default().prefill_quantum)]
+    quantum: usize,
+    /// Write JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineArguments,
+}
+
+/// Measures and prints.
+pub(crate) fn run(
+    arguments: &BenchServeArguments,
+    output: &mut Output,
+    interrupt: &Arc<Interrupt>,
+) -> anyhow::Result<()> {
+    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.introduce(output);
+    let shape = ModelShape::from_file(&model.file)?;
+    let options = LoadOptions {
+        sessions: arguments.sessions.clone(),
+        prompt_tokens: arguments.prompt_tokens,
+        gen_tokens: arguments.gen_tokens,
+        prefill_tokens: arguments
+            .prefill
+            .unwrap_or_else(|| PREFILL_TOKENS.min(shape.context - 1)),
+        service: ServiceOptions {
+            queue: arguments.sessions.iter().copied().max().unwrap_or(1) + 1,
+            prefill_quantum: arguments.quantum,
+        },
+    };
+    let is_valid = options
+        .sessions
+        .iter()
+        .all(|&sessions| (1..=1024).contains(&sessions))
+        && options.prompt_tokens > 0
+        && options.gen_tokens > 1
+        && options.service.prefill_quantum > 0
+        && [
+            options.prompt_tokens,
+            options.gen_tokens,
+            options.prefill_tokens,
+        ]
+        .iter()
+        .all(|&tokens| tokens <= shape.context);
+    if !is_valid {
+        return Err(UsageError(format!(
+            "--sessions must be 1 to 1024, --gen-tokens at least 2, --prompt-tokens and --quantum at least 1, \
+             all within the context of {}",
+            shape.context
+        ))
+        .into());
+    }
+    let engine_options = options.engine_options(EngineOptions {
+        kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
+        ..settings::engine_options(&arguments.engine)
+    });
+    machine_memory::check(&model.file, &engine_options)?;
+    let engine = Engine::open(&model.file, None, &engine_options, &mut |_| {})
+        .with_context(|| format!("cannot load the model `{}`", model.label))
+        .hint(|| {
+            "fewer tokens with --prompt-tokens, --gen-tokens or --prefill need a smaller context"
+                .to_owned()
+        })?;
+    let armed = interrupt.arm();
+    let mut control = Control {
+        cancel: armed.cancel(),
+        progress: &mut |done, total| {
+            if let Some(sessions) = arguments.sessions.get(done) {
+                output.note(&format!("{sessions} sessions ({} of {total})", done + 1));
+            }
+        },
+    };
+    let rows = match measure(engine, &options, &mut control) {
+        Err(WorkshopError::Cancelled) => return Err(Interrupted.into()),
+        rows => rows?,
+    };
+    model.check_unchanged()?;
+    if arguments.json {
+        let document = json!({
+            "model": model.title(),
+            "kv_cache_type": engine_options.kv_format.name(),
+            "prompt_tokens": options.prompt_tokens,
+            "gen_tokens": options.gen_tokens,
+            "prefill_tokens": options.prefill_tokens,
+            "prefill_quantum": options.service.prefill_quantum,
+            "rows": rows,
+        });
+        output.line(&document.to_string())?;
+        return Ok(());
+    }
+    write(&model, &options, &rows, output)
+}
+
+fn write(
+    model: &ModelFile,
+    options: &LoadOptions,
+    rows: &[LoadRow],
+    output: &mut Output,
+) -> anyhow::Result<()> {
+    output.headline(&format!(
+        "{}: prompts of {} tokens, answers of {}",
+        model.title(),
+        options.prompt_tokens,
+        options.gen_tokens
+    ))?;
+    let pair = |latency: &Latency| format!("{} / {}", time(latency.median), time(latency.worst));
+    let mut table = Table::new([
+        "sessions",
+        "decode t/s",
+        "all t/s",
+        "first token, median / worst",
+        "gap, median / worst",
+    ]);
+    for row in rows {
+        table.row([
+            row.sessions.to_string(),
+            format!("{:.1}", row.decode_tps),
+            format!("{:.1}", row.total_tps),
+            pair(&row.first_token),
+            pair(&row.gap),
+        ]);
+    }
+    for line in table.lines() {
+        output.line(&line)?;
+    }
+    if options.prefill_tokens == 0 {
+        return Ok(());
+    }
+    output.line("")?;
+    output.headline(&format!(
+        "Beside a prompt of {} tokens, at most {} of them in a step",
+        options.prefill_tokens, options.service.prefill_quantum
+    ))?;
+    let mut table = Table::new([
+        "sessions",
+        "prefill t/s",
+        "decode t/s",
+        "gap, median / worst",
+    ]);
+    for row in rows {
+        if let Some(beside) = &row.beside_prefill {
+            table.row([
+                row.sessions.to_string(),
+                format!("{:.1}", beside.prefill_tps),
+                format!("{:.1}", beside.decode_tps),
+                pair(&beside.gap),
+            ]);
+        }
+    }
+    for line in table.lines() {
+        output.line(&line)?;
+    }
+    Ok(())
+}
+
+/// Seconds with a unit that shows three digits.
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.2} s")
+    }
+}
