@@ -8,10 +8,13 @@ import numpy as np
 
 import data
 import drills
+from rename import rename
 
 ALIGN, BLOCK = 4, 128  # as `model.Layout` asks for
 PAD = 2
 LONG = 1024  # a conversation above it has mostly filler: flag 3 instead of 0
+
+RENAMED = 0.5  # part of the conversations whose copied words become new ones
 
 _tokenizer = None
 
@@ -76,15 +79,20 @@ def make_shard(job):
     else:
         data.STAGE = stage
         excluded = data.excluded_questions()
+        vocabulary = (token.lstrip("Ġ").lower() for token in _tokenizer.get_vocab())
+        pieces = sorted({piece for piece in vocabulary if piece.isascii() and piece.isalpha()})
+        rng = random.Random(name)
         talks, total, part = [], 0, 0
         while total < wanted:
             for talk in data.generate(f"{name}/{part}", 200 if stage != "long" else 20, excluded):
+                if rng.random() < RENAMED:
+                    talk = rename(rng, talk, pieces)
                 ids, flags = data.encode(_tokenizer, talk)
                 if len(ids) <= longest:
                     talks.append((ids, flags))
                     total += len(ids)
             part += 1
-        random.Random(name).shuffle(talks)
+        rng.shuffle(talks)
     out = []
     for _ in range(rows):
         tokens, kinds, starts, talks = pack(talks, length)

@@ -33,8 +33,8 @@ CURRICULA = {
         (1.01, {"long": 0.4, "focus": 0.3, "short": 0.3}),
     ],
     "short": [(0.1, {"drill": 0.3, "short": 0.7}), (1.01, {"short": 1.0})],
-    "probe": [(1.01, {"drill": 0.4, "short": 0.6})],
     "focus": [(1.01, {"long": 0.4, "focus": 0.6})],
+    "copy": [(1.01, {"drill": 0.04, "long": 0.24, "focus": 0.36, "short": 0.36})],
 }
 
 
