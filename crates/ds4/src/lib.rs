@@ -20,6 +20,7 @@ mod built_in_model;
 mod byte_size;
 mod chat;
 mod commands;
+mod connect;
 mod directories;
 mod disk_space;
 mod documents;

@@ -86,6 +86,7 @@ fn execute(
         None => commands::chat::run(&arguments.chat, output, interrupt),
         Some(Command::Download(download)) => commands::download::run(&download, output, interrupt),
         Some(Command::Serve(serve)) => commands::serve::run(&serve, output, interrupt),
+        Some(Command::Connect(connect)) => commands::connect::run(&connect, output),
         Some(Command::Inspect(inspect)) => commands::inspect::run(&inspect, output),
         Some(Command::Plan(plan)) => commands::plan::run(&plan, output),
         Some(Command::Quantize(quantize)) => commands::quantize::run(&quantize, output, interrupt),

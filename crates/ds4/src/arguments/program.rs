@@ -6,6 +6,7 @@ use super::{ChatArguments, ServeArguments};
 use crate::commands::bench::BenchArguments;
 use crate::commands::cache::CacheArguments;
 use crate::commands::completions::CompletionsArguments;
+use crate::commands::connect::ConnectArguments;
 use crate::commands::detokenize::DetokenizeArguments;
 use crate::commands::download::DownloadArguments;
 use crate::commands::eval::EvalArguments;
@@ -59,6 +60,8 @@ pub(crate) enum Command {
     Download(DownloadArguments),
     /// Serve the APIs of OpenAI and Anthropic over HTTP
     Serve(ServeArguments),
+    /// Tell a coding agent where the server is
+    Connect(ConnectArguments),
     /// Show what is in a model file, and the memory it will take
     Inspect(InspectArguments),
     /// Show the memory for several contexts and KV cache types

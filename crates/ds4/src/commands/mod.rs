@@ -6,6 +6,7 @@ pub(crate) mod bench_soak;
 pub(crate) mod cache;
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod connect;
 pub(crate) mod detokenize;
 pub(crate) mod download;
 pub(crate) mod eval;

@@ -8,6 +8,7 @@
 mod built_in;
 mod cache;
 mod chat;
+mod connect;
 mod download;
 mod eval;
 mod eval_official;

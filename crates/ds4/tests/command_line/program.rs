@@ -33,6 +33,10 @@ pub(crate) fn command(home: &Path) -> Command {
         .env_remove("XDG_DATA_HOME")
         .env_remove("XDG_CACHE_HOME")
         .env_remove("NO_COLOR")
+        .env_remove("CODEX_HOME")
+        .env_remove("CLAUDE_CONFIG_DIR")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("PI_CODING_AGENT_DIR")
         .current_dir(home);
     command
 }
