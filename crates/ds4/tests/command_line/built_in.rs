@@ -35,7 +35,7 @@ fn it_is_a_model_like_any_other() {
     let inspected = run(&["inspect", "--json"]).success();
     let inspected: serde_json::Value = inspected.parse().unwrap();
     assert_eq!(inspected["architecture"], "deepseek4");
-    assert!(inspected["file_bytes"].as_u64().unwrap() <= 8 << 20);
+    assert!(inspected["file_bytes"].as_u64().unwrap() <= 24 << 20);
     let by_name = run(&["inspect", "--json", "--model", "ds4-nano"]).success();
     assert_eq!(by_name.parse::<serde_json::Value>().unwrap(), inspected);
     run(&["plan"]).success();
