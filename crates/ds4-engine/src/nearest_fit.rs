@@ -53,6 +53,9 @@ pub fn nearest_fits(
                 cache_tokens: options.cache_tokens.map(|_| options.context),
                 ..*options
             };
+            if fits(&least) {
+                return Some(least);
+            }
             with_largest_context(&least, &fits)
         };
         let formats = smaller_formats(options.kv_format).iter().rev();
@@ -155,6 +158,19 @@ mod tests {
             assert!(!found.is_empty(), "{percent}");
             for fit in found {
                 assert!(used(&fit) <= limit, "{percent}: {fit:?}");
+                if fit.sessions != asked.sessions && fit.kv_format != asked.kv_format {
+                    // Nothing suffices alone; the context is the last to give way.
+                    let next = EngineOptions {
+                        context: fit.context + PAGE_TOKENS,
+                        cache_tokens: Some(fit.context + PAGE_TOKENS),
+                        ..fit
+                    };
+                    assert!(
+                        fit.context == asked.context || used(&next) > limit,
+                        "{fit:?}"
+                    );
+                    continue;
+                }
                 let next = if fit.sessions != asked.sessions {
                     EngineOptions {
                         sessions: fit.sessions + 1,
