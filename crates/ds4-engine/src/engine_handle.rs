@@ -132,7 +132,7 @@ impl EngineHandle {
     }
 
     /// [`shutdown`](Self::shutdown), and gives the engine back with what it keeps in memory; `None` if
-    /// a defect ended it.
+    /// a defect ended it, or [`shutdown`](Self::shutdown) did before.
     pub fn stop(self, how: Shutdown) -> Option<Engine> {
         self.end(how)
     }

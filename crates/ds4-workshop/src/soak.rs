@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ds4_engine::{
-    CheckpointStore, DiskStatus, Engine, EngineHandle, EngineTotals, FinishReason,
+    CheckpointStore, DiskStatus, Engine, EngineHandle, EngineStatus, EngineTotals, FinishReason,
     GenerationRequest, InferenceService, Priority, Sampler, SamplerSettings, ServiceOptions,
     Shutdown, SubmitError, SyncControl,
 };
@@ -182,8 +183,7 @@ pub fn soak(
             (control.progress)(elapsed.as_secs() as usize, seconds);
         };
         state.round(&handle, start, until, control.cancel, progress, &mut report)?;
-        handle.shutdown(Shutdown::Finish);
-        let status = handle.status();
+        let status = settled(&handle);
         report.add(&status.totals, &status.disk.unwrap_or_default());
         engine = handle
             .stop(Shutdown::Finish)
@@ -201,6 +201,23 @@ pub fn soak(
     report.evicted = after.evicted.saturating_sub(before.evicted);
     state.compare(&mut engine, control, &mut report)?;
     Ok(report)
+}
+
+/// The status once nothing is left to do, not even on disk; or after some seconds.
+fn settled(handle: &EngineHandle) -> EngineStatus {
+    let is_settled = |status: &EngineStatus| {
+        let pending = status.disk.as_ref().map_or(0, |disk| disk.pending);
+        status.running.is_empty() && status.queued == 0 && pending == 0
+    };
+    let mut status = handle.status();
+    for _ in 0..1000 {
+        if is_settled(&status) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+        status = handle.status();
+    }
+    status
 }
 
 struct State<'a> {
