@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
-use ds4_engine::{EngineStatus, ModelFacts};
+use ds4_engine::{DiskStatus, EngineStatus, ModelFacts};
 
 use super::metrics::{HistogramState, Metrics};
 
@@ -29,6 +29,9 @@ pub(crate) fn exposition(metrics: &Metrics, status: &EngineStatus, facts: &Model
     );
     server(&mut text, metrics);
     engine(&mut text, status);
+    if let Some(disk) = &status.disk {
+        checkpoints(&mut text, disk);
+    }
     text.0
 }
 
@@ -203,6 +206,50 @@ fn engine(text: &mut MetricText, status: &EngineStatus) {
     );
 }
 
+fn checkpoints(text: &mut MetricText, disk: &DiskStatus) {
+    text.gauge(
+        "ds4_disk_checkpoints",
+        "Checkpoints on disk",
+        disk.checkpoints,
+    );
+    text.gauge("ds4_disk_bytes", "Bytes of checkpoints on disk", disk.bytes);
+    text.gauge(
+        "ds4_disk_bytes_limit",
+        "Most bytes of checkpoints on disk",
+        disk.max_bytes,
+    );
+    text.gauge(
+        "ds4_disk_pending",
+        "Checkpoints on their way to or from disk",
+        disk.pending,
+    );
+    text.gauge(
+        "ds4_disk_read_only",
+        "1 if nothing can be saved",
+        u8::from(disk.read_only.is_some()),
+    );
+    for (name, help, value) in [
+        ("ds4_disk_saved_total", "Checkpoints saved", disk.saved),
+        (
+            "ds4_disk_written_bytes_total",
+            "Bytes written for checkpoints",
+            disk.bytes_written,
+        ),
+        (
+            "ds4_disk_restored_total",
+            "Checkpoints restored",
+            disk.restored,
+        ),
+        (
+            "ds4_disk_failures_total",
+            "Checkpoints that could not be saved or restored",
+            disk.failures,
+        ),
+    ] {
+        text.counter(name, help, value);
+    }
+}
+
 #[derive(Default)]
 struct MetricText(String);
 
@@ -258,6 +305,28 @@ impl MetricText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkpoints_on_disk_are_told_by_number() {
+        let disk = DiskStatus {
+            checkpoints: 3,
+            bytes: 700,
+            read_only: Some("a full disk".to_owned()),
+            failures: 2,
+            ..DiskStatus::default()
+        };
+        let mut text = MetricText::default();
+        checkpoints(&mut text, &disk);
+        for line in [
+            "ds4_disk_checkpoints 3",
+            "ds4_disk_bytes 700",
+            "ds4_disk_read_only 1",
+            "ds4_disk_failures_total 2",
+            "ds4_disk_restored_total 0",
+        ] {
+            assert!(text.0.lines().any(|found| found == line), "{line}");
+        }
+    }
 
     #[test]
     fn labels_are_escaped() {
