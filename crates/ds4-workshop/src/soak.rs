@@ -30,7 +30,7 @@ const MAX_REQUESTS: usize = 16;
 const MAX_CONVERSATIONS: usize = 24;
 /// Answers that are remembered to be compared: a fair sample if there are more.
 const MAX_ANSWERS: usize = 2000;
-/// How long the last requests of a round may take.
+/// How long no request may get anything.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How it goes on.
@@ -244,6 +244,7 @@ impl State<'_> {
         report: &mut SoakReport,
     ) -> Result<(), WorkshopError> {
         let probe = Probe::new();
+        let mut last_news = Instant::now();
         loop {
             if cancel.load(Ordering::Relaxed) {
                 return Err(WorkshopError::Cancelled);
@@ -263,7 +264,7 @@ impl State<'_> {
                 }
             } else if self.under_way.is_empty() {
                 return Ok(());
-            } else if elapsed > until + PATIENCE {
+            } else if last_news.elapsed() > PATIENCE {
                 return Err(WorkshopError::Hanging {
                     requests: self.under_way.len(),
                 });
@@ -271,6 +272,7 @@ impl State<'_> {
             let pause = Duration::from_millis(self.random.below(30) as u64);
             let wait = Instant::now() + pause;
             while let Some(news) = probe.next(wait.saturating_duration_since(Instant::now())) {
+                last_news = news.at;
                 self.take(news, report);
             }
         }
