@@ -260,12 +260,18 @@ fn speak(
     };
     let _ = sink.send(prefill);
     let prefilled = started.elapsed();
-    let mut said = Vec::new();
+    // Known before it is told: a client may ask again as soon as it has read enough.
+    let place = {
+        let mut known = lock(&shared.known);
+        known.push(request.tokens.clone());
+        known.len() - 1
+    };
+    let mut generated = 0;
     let mut reason = FinishReason::Stop {
         token: request.stop_tokens.first().copied().unwrap_or(0),
     };
     for &id in &spoken.tokens {
-        if said.len() == request.max_tokens {
+        if generated == request.max_tokens {
             reason = FinishReason::Length;
             break;
         }
@@ -273,22 +279,19 @@ fn speak(
             thread::sleep(spoken.token_delay);
         }
         let token = GenerationEvent::Token { id, logprobs: None };
+        lock(&shared.known)[place].push(id);
         if gone(&*sink) || sink.send(token).is_err() {
             reason = FinishReason::Cancelled;
             break;
         }
-        said.push(id);
+        generated += 1;
     }
-    let generated = said.len();
     if let Some(message) = spoken.error {
         lock(&shared.totals).failed += 1;
         let error = GenerationError::Model(message);
         let _ = sink.send(GenerationEvent::Failed(error));
         return;
     }
-    let mut known = request.tokens.clone();
-    known.append(&mut said);
-    lock(&shared.known).push(known);
     {
         let mut totals = lock(&shared.totals);
         totals.finished += 1;

@@ -164,13 +164,15 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn metrics_count_what_happened() {
+    let turn = |token_delay_ms| PlannedTurn {
+        text: "I think.</think>Hello there.".to_owned(),
+        token_delay_ms,
+        prefill_ms: 30,
+        ..PlannedTurn::default()
+    };
     let plan = Plan {
-        turns: vec![PlannedTurn {
-            text: "I think.</think>Hello there.".to_owned(),
-            token_delay_ms: 2,
-            prefill_ms: 30,
-            ..PlannedTurn::default()
-        }],
+        // The last one is still running when its client leaves.
+        turns: vec![turn(2), turn(2), turn(2), turn(500)],
         max_requests: Some(1),
     };
     let server = TestServer::start_plan(plan, ServerSettings::default());

@@ -103,18 +103,7 @@ pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
                 "bytes": memory.kept_bytes,
                 "limit": memory.kept_bytes_limit,
             },
-<<<<<<< HEAD
             "disk": disk,
-=======
-            "disk": status.disk.as_ref().map(|disk| json!({
-                "checkpoints": disk.checkpoints,
-                "bytes": disk.bytes,
-                "limit": disk.max_bytes,
-                "pending": disk.pending,
-                "read_only": disk.read_only,
-                "last_failure": disk.last_failure,
-            })),
->>>>>>> e4692cd (Server: figures of the checkpoints on disk)
             "cached_tokens": {
                 "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
             },
