@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use ds4_engine::{
@@ -59,11 +59,8 @@ impl Probe {
 
     /// The next news, if some come in time.
     pub(crate) fn next(&self, timeout: Duration) -> Option<News> {
-        match self.receiver.recv_timeout(timeout) {
-            Ok(news) => Some(news),
-            // The probe holds a sender itself.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        // The probe holds a sender itself, so nothing but time can run out.
+        self.receiver.recv_timeout(timeout).ok()
     }
 }
 
