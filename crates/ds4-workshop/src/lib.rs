@@ -3,7 +3,7 @@
 //! - [`score`] compares the logits of a text with the text (negative log-likelihood, perplexity), and with
 //!   another model's (Kullback-Leibler divergence, agreement on the likeliest token).
 //! - [`imatrix`] collects how strongly each column of each weight is used, for the quantiser.
-//! - [`bench`] measures speed over the depth of the context and compares two measurements.
+//! - [`mod@bench`] measures speed over the depth of the context and compares two measurements.
 //! - [`load`] measures an engine that serves many requests, [`soak`] looks for what goes wrong in the long run.
 //! - [`plot`] draws the result as SVG.
 //!
