@@ -1,8 +1,11 @@
 //! score, imatrix and bench as scripts use them.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
+use ds4_gguf::{GgufFile, GgufWriter, TensorInfo, TensorSpec};
+use ds4_quant::TensorType;
 use serde_json::{Value, json};
 
 use crate::program::{Finished, Program, home};
@@ -17,81 +20,174 @@ fn parse(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// Documents of token ids without a pattern, and the file that they are in.
-fn write_documents(path: &Path, documents: u64, tokens: u64) {
-    let mut state = 7_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) % 512
-    };
-    let lines = (0..documents).map(|_| {
-        let ids: Vec<u64> = (0..tokens).map(|_| next()).collect();
-        json!({ "ids": ids }).to_string() + "\n"
+/// Questions to the built-in model, a conversation a line.
+fn write_questions(path: &Path) {
+    let training = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../training/heldout.jsonl");
+    let questions = fs::read_to_string(training).unwrap();
+    let conversations = questions.lines().map(|line| {
+        let question = &parse(line)["question"];
+        json!({ "messages": [{ "role": "user", "content": question }] }).to_string() + "\n"
     });
-    fs::write(path, lines.collect::<String>()).unwrap();
+    fs::write(path, conversations.collect::<String>()).unwrap();
+}
+
+/// Means of squares by tensor, and the name of the text, from a `.dat` file: its format read anew.
+fn read_importance(path: &Path) -> (HashMap<String, Vec<f32>>, String) {
+    let bytes = fs::read(path).unwrap();
+    let mut rest = &bytes[..];
+    let mut take = |count: usize| rest.split_off(..count).unwrap();
+    let number = |bytes: &[u8]| i32::from_le_bytes(bytes.try_into().unwrap()) as usize;
+    let mut entries = HashMap::new();
+    for _ in 0..number(take(4)) {
+        let length = number(take(4));
+        let name = String::from_utf8(take(length).to_vec()).unwrap();
+        assert_eq!(number(take(4)), 1);
+        let count = number(take(4));
+        let values = take(4 * count).as_chunks().0;
+        let values = values.iter().map(|word| f32::from_le_bytes(*word));
+        entries.insert(name, values.collect());
+    }
+    take(4);
+    let length = number(take(4));
+    let text = String::from_utf8(take(length).to_vec()).unwrap();
+    assert!(rest.is_empty());
+    (entries, text)
+}
+
+/// Writes the built-in model with its Q8_0 matrices in Q4_0.
+fn write_four_bits(path: &Path, importance: Option<&HashMap<String, Vec<f32>>>) {
+    let nano = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/ds4-nano.gguf");
+    let file = GgufFile::open(&nano).unwrap();
+    let is_matrix =
+        |tensor: &TensorInfo| tensor.ty == TensorType::Q8_0 && tensor.name.starts_with("blk.");
+    let specs: Vec<TensorSpec> = file
+        .tensors()
+        .iter()
+        .map(|tensor| TensorSpec {
+            name: tensor.name.clone(),
+            dims: tensor.dims.clone(),
+            ty: if is_matrix(tensor) {
+                TensorType::Q4_0
+            } else {
+                tensor.ty
+            },
+        })
+        .collect();
+    let mut writer = GgufWriter::create(path, file.metadata(), &specs).unwrap();
+    for (tensor, spec) in file.tensors().iter().zip(&specs) {
+        let mut bytes = file.bytes(tensor).to_vec();
+        // The MTP block has no importance.
+        let weights = importance.and_then(|importance| importance.get(&tensor.name));
+        if is_matrix(tensor) {
+            let mut values = vec![0.0; tensor.elements() as usize];
+            ds4_quant::decode(tensor.ty, &bytes, &mut values).unwrap();
+            let columns = tensor.dims[0] as usize;
+            bytes.clear();
+            let row_bytes = spec.ty.row_bytes(columns).unwrap();
+            let rows_of_matrix = tensor.dims[1] as usize;
+            for (row, values) in values.chunks_exact(columns).enumerate() {
+                let mut encoded = vec![0; row_bytes];
+                match weights {
+                    None => ds4_quant::encode(spec.ty, values, &mut encoded),
+                    Some(weights) => {
+                        let matrices = weights.len() / columns;
+                        let start = row / rows_of_matrix % matrices * columns;
+                        let weights = &weights[start..start + columns];
+                        ds4_quant::encode_weighted(spec.ty, values, weights, &mut encoded)
+                    }
+                }
+                .unwrap();
+                bytes.extend(encoded);
+            }
+        }
+        writer.write_tensor(&tensor.name, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
 }
 
 #[test]
 fn an_importance_matrix_lowers_the_error_on_its_text() {
     let home = home();
-    checkpoint(home.path());
-    write_documents(&home.path().join("text.jsonl"), 4, 150);
-    let quantize = |out: &str, recipe: &str, more: &[&str]| {
-        let fixed = [
-            "quantize", "kq-tiny", out, "--recipe", recipe, "--mtp", "skip",
-        ];
-        run(home.path(), &[&fixed[..], more].concat()).success();
-    };
-    quantize("exact.gguf", "bf16", &[]);
-    let imatrix = [
-        "imatrix",
-        "text.jsonl",
-        "--model",
-        "./exact.gguf",
-        "--out",
-        "imatrix.gguf",
-    ];
-    let finished = run(home.path(), &imatrix);
-    assert!(
-        finished.stderr.contains("600 tokens of text.jsonl"),
-        "{finished:?}"
-    );
-    finished.success();
+    write_questions(&home.path().join("text.jsonl"));
+    let imatrix = ["imatrix", "text.jsonl", "--out", "imatrix.dat"];
+    run(home.path(), &imatrix).success();
     let again = run(home.path(), &imatrix).failure(1);
     assert!(
         again.contains("exists already") && again.contains("--overwrite"),
         "{again}"
     );
-    quantize("plain.gguf", "q2", &[]);
-    quantize("weighted.gguf", "q2", &["--imatrix", "imatrix.gguf"]);
-
-    let score = |model: &str| {
-        let arguments = [
-            "score",
-            "text.jsonl",
-            "--model",
-            model,
-            "--against",
-            "./exact.gguf",
-            "--exact",
-            "--json",
-        ];
-        parse(&run(home.path(), &arguments).success())
+    let (importance, text) = read_importance(&home.path().join("imatrix.dat"));
+    assert_eq!(text, "text.jsonl");
+    let score = |importance| {
+        write_four_bits(&home.path().join("four.gguf"), importance);
+        let arguments = ["score", "text.jsonl", "--model", "four.gguf"];
+        let against = ["--against", "ds4-nano", "--exact", "--per-token", "--json"];
+        let score = run(home.path(), &[&arguments[..], &against].concat()).success();
+        let kl = parse(&score)["per_token"].as_array().unwrap().clone();
+        kl.iter()
+            .map(|token| token["kl"].as_f64().unwrap())
+            .collect::<Vec<_>>()
     };
-    let [plain, weighted] = ["./plain.gguf", "./weighted.gguf"].map(score);
-    let kl = |score: &Value| score["kl"].as_f64().unwrap();
-    println!("KL {} without, {} with", kl(&plain), kl(&weighted));
-    assert!(
-        kl(&weighted) < 0.995 * kl(&plain),
-        "{} {}",
-        kl(&weighted),
-        kl(&plain)
+    let (plain, weighted) = (score(None), score(Some(&importance)));
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    // A few tokens diverge by far the most; the logarithm lets all of them count.
+    let gains: Vec<f64> = plain
+        .iter()
+        .zip(&weighted)
+        .map(|(plain, weighted)| (plain.max(1e-9) / weighted.max(1e-9)).ln())
+        .collect();
+    let gain = mean(&gains);
+    let squares: Vec<f64> = gains.iter().map(|x| (x - gain).powi(2)).collect();
+    let error = (mean(&squares) / gains.len() as f64).sqrt();
+    println!(
+        "mean KL {:.5} without, {:.5} with; logarithm less by {gain:.4} ± {error:.4}",
+        mean(&plain),
+        mean(&weighted)
     );
-    assert_eq!(plain["tokens"], 4 * 149);
-    assert_eq!(plain["against"]["exact"], true);
-    assert_eq!(plain["against"]["nll"], weighted["against"]["nll"]);
+    assert!(mean(&weighted) < mean(&plain) && gain > 3.0 * error);
+}
+
+/// From one command to the next, in llama.cpp's GGUF form.
+#[test]
+fn quantize_takes_what_imatrix_writes() {
+    let home = home();
+    checkpoint(home.path());
+    let ids: Vec<u32> = (0..100).map(|i| i * i % 512).collect();
+    let text = json!({ "ids": ids }).to_string();
+    fs::write(home.path().join("text.jsonl"), text).unwrap();
+    let model = golden("kq-tiny-ds4q2.gguf");
+    let arguments = ["imatrix", "text.jsonl", "--out", "imatrix.gguf", "--model"];
+    let finished = run(
+        home.path(),
+        &[&arguments[..], &[model.to_str().unwrap()]].concat(),
+    );
+    assert!(
+        finished.stderr.contains("100 tokens of text.jsonl"),
+        "{finished:?}"
+    );
+    finished.success();
+    let arguments = [
+        "quantize",
+        "kq-tiny",
+        "out.gguf",
+        "--recipe",
+        "q4",
+        "--mtp",
+        "skip",
+        "--imatrix",
+        "imatrix.gguf",
+    ];
+    run(home.path(), &arguments).success();
+    let out = GgufFile::open(&home.path().join("out.gguf")).unwrap();
+    let metadata = out.metadata();
+    assert_eq!(
+        metadata.str("quantize.imatrix.dataset").unwrap(),
+        "text.jsonl"
+    );
+    // Twelve matrices in each of six layers, two more in four with a compressor, four more in two with
+    // an indexer, and the output matrix.
+    let entries = metadata.u64("quantize.imatrix.entries_count").unwrap();
+    assert_eq!(entries, 6 * 12 + 4 * 2 + 2 * 4 + 1);
 }
 
 #[test]
