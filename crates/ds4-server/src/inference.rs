@@ -75,10 +75,8 @@ impl From<RequestError> for TurnError {
 
 /// A turn that is ready to be generated.
 pub(crate) struct PreparedTurn {
-    pub(crate) prompt: Vec<TokenId>,
     request: GenerationRequest,
     options: ParserOptions,
-    thinking: bool,
     stop: Vec<String>,
     /// What a client has seen up to the answer.
     place: VisibleHash,
@@ -254,7 +252,15 @@ impl Inference {
         let grammar = formats::grammar(&self.grammars, turn, starts_in_tool_calls)?;
         let room = context - prompt.len();
         let max_tokens = turn.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS).min(room);
-        let mut request = GenerationRequest::new(prompt.clone(), max_tokens);
+        let opening = if continues {
+            None
+        } else if starts_in_tool_calls {
+            let header = prompt.iter().rposition(|&id| id == self.controls.think_end);
+            header.map(|at| prompt[at + 1..].to_vec())
+        } else {
+            Some(Vec::new())
+        };
+        let mut request = GenerationRequest::new(prompt, max_tokens);
         request.sampling = turn.sampling.clone();
         request.stop_tokens = self.controls.ends.clone();
         request.constraint = grammar.map(|grammar| Constraint {
@@ -276,17 +282,8 @@ impl Inference {
             bytes.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
             u64::from_le_bytes(bytes)
         });
-        let opening = if continues {
-            None
-        } else if starts_in_tool_calls {
-            let header = prompt.iter().rposition(|&id| id == self.controls.think_end);
-            header.map(|at| prompt[at + 1..].to_vec())
-        } else {
-            Some(Vec::new())
-        };
         Ok(PreparedTurn {
             opening,
-            prompt,
             request,
             options: ParserOptions {
                 thinking: reasons,
@@ -295,7 +292,6 @@ impl Inference {
                 continues_prefix: continues,
                 ..ParserOptions::default()
             },
-            thinking: reasons,
             stop: turn.stop.clone(),
             place,
         })
@@ -312,8 +308,10 @@ impl Inference {
         record: Arc<RequestRecord>,
     ) -> Result<RunningTurn, TurnError> {
         let (sender, receiver) = unbounded_channel();
-        let total = prepared.prompt.len();
-        record.prompt(total, || self.tokenizer.decode_lossy(&prepared.prompt));
+        let total = prepared.request.tokens.len();
+        record.prompt(total, || {
+            self.tokenizer.decode_lossy(&prepared.request.tokens)
+        });
         let assembler = Assembler::new(
             &self.tokenizer,
             AssemblerOptions {
@@ -335,7 +333,7 @@ impl Inference {
             sampled: prepared.opening.unwrap_or_default(),
             answer: Answer::default(),
             ready: Vec::new(),
-            thinking: prepared.thinking,
+            thinking: prepared.options.thinking,
             place: prepared.place,
             prompt: total,
             cached: 0,
@@ -387,7 +385,7 @@ impl Inference {
                 context,
             });
         }
-        let mut request = GenerationRequest::new(prompt.clone(), completion.max_tokens.min(room));
+        let mut request = GenerationRequest::new(prompt, completion.max_tokens.min(room));
         request.sampling = turn.sampling.clone();
         request.stop_tokens = self.controls.ends.clone();
         request.priority = turn.priority;
@@ -398,14 +396,12 @@ impl Inference {
         self.start(
             PreparedTurn {
                 opening: None,
-                prompt,
                 request,
                 options: ParserOptions {
                     tools: false,
                     continues_prefix: true,
                     ..ParserOptions::default()
                 },
-                thinking: false,
                 stop: turn.stop,
                 place: VisibleHash::start(),
             },

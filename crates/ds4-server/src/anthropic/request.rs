@@ -1,10 +1,10 @@
 //! `POST /v1/messages` and `count_tokens`: request to turn.
 
-use ds4_chat::{Content, Conversation, FunctionCall, Message, Role, ThinkingMode, ToolCallMessage};
+use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use ds4_engine::SamplerSettings;
 use serde_json::{Map, Value, json};
 
-use crate::openai::{chat_tool_choice, check_tool_use, priority};
+use crate::openai::{check_tool_use, priority};
 use crate::turn::{OfferedTool, Thinking, ToolKind, ToolUse, TurnRequest};
 use crate::wire::{self, Fields, RequestError, Tools};
 
@@ -41,27 +41,12 @@ pub fn messages_request(
         Some(fields) => wire::format(&fields)?,
         None => crate::turn::AnswerFormat::Text,
     };
-    let (thinking_mode, reasoning_effort) = match thinking {
-        Thinking::Off => (ThinkingMode::Off, None),
-        Thinking::On(effort) => (ThinkingMode::On, Some(effort)),
-    };
-    let offered = if tool_use == ToolUse::None {
-        Tools::default()
-    } else {
-        tools
-    };
+    let (conversation, tools) =
+        wire::conversation(messages(&body)?, thinking, tools, &tool_use, &format);
     Ok(TurnRequest {
         model,
-        conversation: Conversation {
-            messages: conversation(&body)?,
-            thinking_mode,
-            reasoning_effort,
-            drop_thinking: true,
-            tools: offered.shown,
-            tool_choice: chat_tool_choice(&tool_use),
-            response_format: wire::shown(&format),
-        },
-        tools: offered.offered,
+        conversation,
+        tools,
         tool_use,
         parallel_tool_calls,
         format,
@@ -142,7 +127,7 @@ fn tool_choice(body: &Fields<'_>, tools: &Tools) -> Result<(ToolUse, bool), Requ
     Ok((tool_use, parallel))
 }
 
-fn conversation(body: &Fields<'_>) -> Result<Vec<Message>, RequestError> {
+fn messages(body: &Fields<'_>) -> Result<Vec<Message>, RequestError> {
     let mut messages = Vec::new();
     let system = system_text(body)?;
     if !system.is_empty() {

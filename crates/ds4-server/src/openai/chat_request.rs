@@ -1,8 +1,6 @@
 //! `POST /v1/chat/completions`: request to turn.
 
-use ds4_chat::{
-    Conversation, FunctionCall, Message, Role, ThinkingMode, ToolCallMessage, ToolChoice,
-};
+use ds4_chat::{FunctionCall, Message, Role, ToolCallMessage};
 use ds4_engine::{Priority, SamplerSettings};
 use serde_json::Value;
 
@@ -45,30 +43,13 @@ pub fn chat_request(
         None => wire::guided(&body)?.unwrap_or_default(),
     };
     let messages = messages(&body)?;
-    let (thinking_mode, reasoning_effort) = match thinking {
-        Thinking::Off => (ThinkingMode::Off, None),
-        Thinking::On(effort) => (ThinkingMode::On, Some(effort)),
-    };
-    let offered = if tool_use == ToolUse::None {
-        Tools::default()
-    } else {
-        tools
-    };
-    let conversation = Conversation {
-        messages,
-        thinking_mode,
-        reasoning_effort,
-        drop_thinking: true,
-        tools: offered.shown,
-        tool_choice: chat_tool_choice(&tool_use),
-        response_format: wire::shown(&format),
-    };
+    let (conversation, tools) = wire::conversation(messages, thinking, tools, &tool_use, &format);
     let top_logprobs = top_logprobs(&body)?;
     Ok(ChatRequest {
         turn: TurnRequest {
             model,
             conversation,
-            tools: offered.offered,
+            tools,
             tool_use,
             parallel_tool_calls: body.boolean("parallel_tool_calls")?.unwrap_or(true),
             format,
@@ -86,20 +67,6 @@ pub fn chat_request(
             None => false,
         },
     })
-}
-
-/// What the prompt shows of the tool choice: without thinking it opens the block itself.
-pub(crate) fn chat_tool_choice(tool_use: &ToolUse) -> ToolChoice {
-    match tool_use {
-        ToolUse::Auto
-        | ToolUse::Among {
-            required: false, ..
-        } => ToolChoice::Auto,
-        ToolUse::None => ToolChoice::None,
-        ToolUse::Required | ToolUse::Named(_) | ToolUse::Among { required: true, .. } => {
-            ToolChoice::Required
-        }
-    }
 }
 
 fn refuse_unsupported(body: &Fields<'_>) -> Result<(), RequestError> {

@@ -197,14 +197,17 @@ fn logprobs(tokens: &[TokenLogprob]) -> Value {
         tokens
             .iter()
             .filter(|token| token.reasoning == reasoning)
-            .map(|token| {
-                let mut value = one_logprob(&token.token);
-                value["top_logprobs"] = token.top.iter().map(one_logprob).collect();
-                value
-            })
+            .map(token_logprob)
             .collect()
     };
     json!({"content": list(false), "reasoning_content": list(true), "refusal": null})
+}
+
+/// A token with its alternatives, as OpenAI's APIs write it.
+pub(crate) fn token_logprob(token: &TokenLogprob) -> Value {
+    let mut value = one_logprob(&token.token);
+    value["top_logprobs"] = token.top.iter().map(one_logprob).collect();
+    value
 }
 
 fn one_logprob(token: &TopLogprob) -> Value {

@@ -1,11 +1,11 @@
 //! `POST /v1/responses`: request to turn.
 
-use ds4_chat::{Conversation, Message, Role, ThinkingMode};
+use ds4_chat::{Message, Role};
 use ds4_engine::SamplerSettings;
 use serde_json::{Map, Value, json};
 
 use super::items::messages_of;
-use crate::openai::{allowed_tools, chat_tool_choice, check_tool_use, priority};
+use crate::openai::{allowed_tools, check_tool_use, priority};
 use crate::turn::{OfferedTool, Thinking, ToolKind, ToolUse, TurnRequest};
 use crate::wire::{self, Fields, RequestError, Tools, joined};
 
@@ -80,34 +80,18 @@ pub fn responses_request(
         messages.push(Message::new(Role::System, system.join("\n\n")));
     }
     messages.extend_from_slice(&history[leading..]);
-    let (thinking_mode, reasoning_effort) = match thinking {
-        Thinking::Off => (ThinkingMode::Off, None),
-        Thinking::On(effort) => (ThinkingMode::On, Some(effort)),
-    };
+    let (conversation, tools) = wire::conversation(messages, thinking, tools, &tool_use, &format);
     let parallel_tool_calls = body.boolean("parallel_tool_calls")?.unwrap_or(true);
     let sampling = wire::sampling(&body, defaults)?;
     let max_tokens = wire::max_tokens(&body, &["max_output_tokens", "max_tokens"])?;
     let top_logprobs = logprobs(&body)?;
     let store = body.boolean("store")?.unwrap_or(true);
     let echo = echo(&body, &sampling, store)?;
-    let offered = if tool_use == ToolUse::None {
-        Tools::default()
-    } else {
-        tools
-    };
     Ok(ResponsesRequest {
         turn: TurnRequest {
             model,
-            conversation: Conversation {
-                messages,
-                thinking_mode,
-                reasoning_effort,
-                drop_thinking: true,
-                tools: offered.shown,
-                tool_choice: chat_tool_choice(&tool_use),
-                response_format: wire::shown(&format),
-            },
-            tools: offered.offered,
+            conversation,
+            tools,
             tool_use,
             parallel_tool_calls,
             format,

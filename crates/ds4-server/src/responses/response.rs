@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::turn::{FinishReason, OfferedTool, TokenLogprob, ToolKind, TurnEvent, Usage};
+use crate::openai::token_logprob;
+use crate::turn::{FinishReason, OfferedTool, ToolKind, TurnEvent, Usage};
 
 /// What an answer carries.
 #[derive(Clone, Debug)]
@@ -96,7 +97,7 @@ impl ResponseStream {
             TurnEvent::Failed { message } => out.extend(self.failed(message, now)),
             TurnEvent::Logprobs(logprobs) => {
                 let text = logprobs.iter().filter(|token| !token.reasoning);
-                self.logprobs.extend(text.map(logprob));
+                self.logprobs.extend(text.map(token_logprob));
             }
             TurnEvent::Reasoning(text) => self.reasoning(text, &mut out),
             TurnEvent::Text(text) => self.text(text, &mut out),
@@ -433,17 +434,4 @@ fn usage(usage: &Usage) -> Value {
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.prompt + usage.completion,
     })
-}
-
-fn logprob(token: &TokenLogprob) -> Value {
-    let one = |token: &crate::turn::TopLogprob| {
-        json!({
-            "token": String::from_utf8_lossy(&token.bytes),
-            "logprob": if token.logprob.is_finite() { f64::from(token.logprob) } else { -9999.0 },
-            "bytes": token.bytes,
-        })
-    };
-    let mut value = one(&token.token);
-    value["top_logprobs"] = token.top.iter().map(one).collect();
-    value
 }

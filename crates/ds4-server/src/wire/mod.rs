@@ -1,5 +1,6 @@
 //! What all HTTP dialects share: reading JSON fields, and why a request is refused.
 
+mod conversation;
 mod error;
 mod fields;
 mod format;
@@ -7,9 +8,11 @@ mod sampling;
 mod thinking;
 mod tools;
 
+pub(crate) use conversation::conversation;
 pub use error::RequestError;
 pub(crate) use fields::Fields;
-pub(crate) use format::{format, guided, shown};
+use format::shown;
+pub(crate) use format::{format, guided};
 pub(crate) use sampling::{max_tokens, sampling, stop};
 pub(crate) use thinking::thinking;
 pub(crate) use tools::{Tools, joined};
