@@ -538,7 +538,7 @@ fn advance(
 
 /// Runs the step of one sequence, which is empty after a failure.
 fn run(sequences: &mut Sequences, sequence: &mut Sequence) -> Result<(), EngineError> {
-    let result = sequences.run();
+    let result = sequences.run(&|| false);
     if result.is_err() {
         sequences.reset(sequence);
     }

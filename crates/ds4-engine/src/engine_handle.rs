@@ -69,6 +69,12 @@ impl Shared {
     }
 }
 
+impl Inbox {
+    fn is_cancelled(&self, id: RequestId) -> bool {
+        self.shutdown == Some(Shutdown::Cancel) || self.cancelled.contains(&id)
+    }
+}
+
 impl EngineHandle {
     /// Puts `engine` to work.
     ///
@@ -105,7 +111,7 @@ impl EngineHandle {
             kv_format: engine.options().kv_format,
             backend: engine.backend_name(),
         };
-        let scheduler = Scheduler::new(engine, options, disk)?;
+        let mut scheduler = Scheduler::new(engine, options, disk)?;
         let shared = Arc::new(Shared {
             inbox: Mutex::new(Inbox {
                 status: scheduler.status(),
@@ -113,6 +119,8 @@ impl EngineHandle {
             }),
             filled: Condvar::new(),
         });
+        let seen = Arc::clone(&shared);
+        scheduler.watch(Box::new(move |id| seen.lock().is_cancelled(id)));
         let seen = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("ds4-engine".to_owned())

@@ -1,6 +1,6 @@
 //! What a face asks of the engine: one prompt and how to continue it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ds4_model::TokenId;
 
@@ -75,7 +75,8 @@ pub struct ReasoningBudget {
 }
 
 /// Requests of a higher priority are admitted and prefilled first; once running, every request
-/// gets its token in every step.
+/// gets its token in every step. A lower priority waits longer, but not forever: it counts as a
+/// later arrival ([`Priority::handicap`]), and no prompt is passed over for more than some steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Work that nobody waits for.
@@ -85,4 +86,15 @@ pub enum Priority {
     Normal,
     /// Somebody looks at a cursor.
     Interactive,
+}
+
+impl Priority {
+    /// How much later than it came a request counts as having come.
+    pub(crate) fn handicap(self) -> Duration {
+        match self {
+            Self::Interactive => Duration::ZERO,
+            Self::Normal => Duration::from_secs(30),
+            Self::Background => Duration::from_secs(300),
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub(crate) trait Runner: Send {
     fn allocated(&self) -> ExecutorBytes;
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError>;
     fn steer(&mut self, steering: &Steering) -> Result<(), ModelError>;
-    fn run(&mut self, step: &Step) -> Result<(), ModelError>;
+    fn run(&mut self, step: &Step, is_unwanted: &dyn Fn() -> bool) -> Result<(), ModelError>;
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError>;
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError>;
     fn copy_frontier(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), ModelError>;
@@ -67,8 +67,8 @@ where
         Self::steer(self, steering)
     }
 
-    fn run(&mut self, step: &Step) -> Result<(), ModelError> {
-        Self::run(self, step)
+    fn run(&mut self, step: &Step, is_unwanted: &dyn Fn() -> bool) -> Result<(), ModelError> {
+        Self::run_unless(self, step, is_unwanted)
     }
 
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {

@@ -22,7 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use ds4_kvstore::CheckpointKind;
-use ds4_model::KvLayout;
+use ds4_model::{BackendError, KvLayout, ModelError};
 
 use crate::disk_cache::DiskCache;
 use crate::engine::Engine;
@@ -67,6 +67,7 @@ pub(crate) struct Scheduler {
     served: Vec<Served>,
     /// A job found no page for its rows.
     is_short_of_pages: bool,
+    watch: Watch,
     totals: EngineTotals,
     speed: SpeedMeter,
     /// How long a request is worked on, a running mean.
@@ -83,6 +84,16 @@ struct Served {
     /// Its row of logits.
     output: Option<usize>,
 }
+
+/// Why a step has no result.
+enum StepError {
+    /// All its requests were cancelled meanwhile.
+    Unwanted,
+    Failed(GenerationError),
+}
+
+/// Says whether a request was cancelled since the step began.
+type Watch = Box<dyn Fn(RequestId) -> bool + Send>;
 
 /// What becomes of a running job after a step, if it does not go on.
 enum Fate {
@@ -111,10 +122,16 @@ impl Scheduler {
             disk,
             served: Vec::new(),
             is_short_of_pages: false,
+            watch: Box::new(|_| false),
             totals: EngineTotals::default(),
             speed: SpeedMeter::default(),
             mean_work: Duration::from_secs(1),
         })
+    }
+
+    /// Asks `watch` during steps whether a request was cancelled.
+    pub(crate) fn watch(&mut self, watch: Watch) {
+        self.watch = watch;
     }
 
     /// The engine, after the last request. Waits until what is being saved is on disk.
@@ -217,7 +234,8 @@ impl Scheduler {
         } else {
             match self.run() {
                 Ok(()) => self.deliver(&mut fates),
-                Err(error) => self.blame(&error, &mut fates),
+                Err(StepError::Unwanted) => self.give_up(),
+                Err(StepError::Failed(error)) => self.blame(&error, &mut fates),
             }
         }
         self.settle(fates);
@@ -290,7 +308,9 @@ impl Scheduler {
                     next += 1;
                     continue;
                 }
-                let job = self.waiting.remove(next);
+                let mut job = self.waiting.remove(next);
+                // Ahead of who was served in the last step.
+                job.served = self.totals.steps.saturating_sub(1);
                 self.start(job);
             } else {
                 // Whoever comes after does not overtake, or a long prompt would wait forever.
@@ -424,16 +444,17 @@ impl Scheduler {
     }
 
     /// Chooses the rows of the step: who lacks one token gets it; the rest is shared by those who
-    /// lack more, by priority, and of one priority by who was served longest ago.
+    /// lack more, in the order of [`Job::prefill_rank`].
     fn compose(&mut self) -> Vec<(usize, Fate)> {
         self.served.clear();
         let mut order: Vec<usize> = (0..self.running.len()).collect();
         if let Some(suspect) = self.running.iter().position(Job::runs_alone) {
             order = vec![suspect];
         }
+        let step = self.totals.steps + 1;
         order.sort_by_key(|&index| {
             let job = &self.running[index];
-            (job.missing() > 1, Reverse(job.priority), job.served, job.id)
+            (job.missing() > 1, job.prefill_rank(step))
         });
         let decodes = |&index: &usize| self.running[index].missing() == 1;
         let decoding = order.iter().filter(|&index| decodes(index)).count();
@@ -482,14 +503,15 @@ impl Scheduler {
                 served.output = (wants == 1).then_some(outputs);
                 outputs += wants;
             }
-            job.served = self.totals.steps + 1;
+            job.served = step;
             self.served.push(served);
         }
         fates
     }
 
-    /// Runs the model, and beside it the grammars of those who will pick a token.
-    fn run(&mut self) -> Result<(), GenerationError> {
+    /// Runs the model, and beside it the grammars of those who will pick a token. A step of prompts
+    /// alone, which can be long, ends when nobody wants it any more.
+    fn run(&mut self) -> Result<(), StepError> {
         let vocabulary = self.engine.shape().vocabulary;
         for served in &self.served {
             let job = &mut self.running[served.index];
@@ -501,7 +523,16 @@ impl Scheduler {
         }
         self.totals.steps += 1;
         let sequences = &mut self.engine.sequences;
-        let result = catch_unwind(AssertUnwindSafe(|| sequences.run()));
+        let (served, running, watch) = (&self.served, &self.running, &self.watch);
+        let is_unwanted = || {
+            let now = Instant::now();
+            served.iter().all(|served| {
+                let job = &running[served.index];
+                let is_prompt = served.end > served.start + 1;
+                is_prompt && (job.must_end(now).is_some() || watch(job.id))
+            })
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| sequences.run(&is_unwanted)));
         sequences.discard();
         while let Some(task) = self.masks.take() {
             let id = task.job;
@@ -511,8 +542,27 @@ impl Scheduler {
         }
         match result {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(GenerationError::Model(error.to_string())),
-            Err(panic) => Err(GenerationError::Internal(panic_message(&*panic))),
+            Ok(Err(EngineError::Model(ModelError::Backend(BackendError::Interrupted)))) => {
+                Err(StepError::Unwanted)
+            }
+            Ok(Err(error)) => {
+                let error = GenerationError::Model(error.to_string());
+                Err(StepError::Failed(error))
+            }
+            Err(panic) => {
+                let error = GenerationError::Internal(panic_message(&*panic));
+                Err(StepError::Failed(error))
+            }
+        }
+    }
+
+    /// After a step that nobody wanted: its jobs end before the next one, with what was kept.
+    fn give_up(&mut self) {
+        for served in self.served.drain(..) {
+            if let Some(sequence) = &mut self.running[served.index].sequence {
+                // Some layers have seen the rows, others not.
+                self.engine.sequences.reset(sequence);
+            }
         }
     }
 

@@ -371,15 +371,16 @@ impl Sequences {
         Ok(())
     }
 
-    /// Runs the step in preparation, if it has rows; the next one is empty.
+    /// Runs the step in preparation, if it has rows; the next one is empty. `is_unwanted` is asked
+    /// between layers, and ends it.
     ///
     /// # Errors
     /// A failure of the backend. The state of all sequences of the step is unknown then.
-    pub(crate) fn run(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn run(&mut self, is_unwanted: &dyn Fn() -> bool) -> Result<(), EngineError> {
         if self.step.sequences.is_empty() {
             return Ok(());
         }
-        let result = self.runner.run(&self.step);
+        let result = self.runner.run(&self.step, is_unwanted);
         self.discard();
         Ok(result?)
     }

@@ -125,6 +125,9 @@ pub enum BackendError {
         /// Its type.
         ty: &'static str,
     },
+    /// The caller wanted no more of the step: [`Executor::run_unless`](crate::Executor::run_unless).
+    #[error("the step was given up")]
+    Interrupted,
     /// A read or write outside a buffer.
     #[error("access of {length} bytes at {offset} in a buffer of {size} bytes")]
     Range {

@@ -80,6 +80,39 @@ impl ExecutorBytes {
     }
 }
 
+/// Ends a step between two sub-layers when it is unwanted.
+struct Unless<'a>(&'a dyn Fn() -> bool);
+
+impl Unless<'_> {
+    fn check(&self) -> Result<(), BackendError> {
+        if (self.0)() {
+            Err(BackendError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<B: Backend> Observer<B> for Unless<'_> {
+    fn after_attention(
+        &mut self,
+        _: &mut B,
+        _: usize,
+        _: &Activations<B::Buffer>,
+    ) -> Result<(), BackendError> {
+        self.check()
+    }
+
+    fn after_layer(
+        &mut self,
+        _: &mut B,
+        _: usize,
+        _: &Activations<B::Buffer>,
+    ) -> Result<(), BackendError> {
+        self.check()
+    }
+}
+
 /// Bytes of the residual streams of a step.
 fn stream_bytes(shape: &ModelShape, options: &ExecutorOptions) -> usize {
     4 * options.max_rows * shape.streams * shape.hidden
@@ -327,6 +360,20 @@ impl<B: Backend> Executor<B> {
     /// A step that does not fit, or a backend failure.
     pub fn run(&mut self, step: &Step) -> Result<(), ModelError> {
         self.run_observed(step, &mut ())
+    }
+
+    /// [`run`](Self::run), until `is_unwanted` says between two layers that nobody wants the result.
+    /// With a backend that replays recordings a step runs to its end: it is short there.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`BackendError::Interrupted`]: some layers have seen the rows then,
+    /// so the sequences of the step must start again from a saved state.
+    pub fn run_unless(
+        &mut self,
+        step: &Step,
+        is_unwanted: &dyn Fn() -> bool,
+    ) -> Result<(), ModelError> {
+        self.run_observed(step, &mut Unless(is_unwanted))
     }
 
     /// [`run`](Self::run), with an observer between the stages. With a backend

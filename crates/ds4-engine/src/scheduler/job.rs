@@ -1,5 +1,6 @@
 //! One request on its way: what it has, what comes next, and what its sink is told.
 
+use std::cmp::Reverse;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::sampler::{Sampler, SamplerError, logprobs};
 use crate::scheduler::masks::MaskTask;
 use crate::sequences::Sequence;
 use crate::service::{RequestId, RunningRequest};
+
+/// Steps that a prompt is passed over in favour of a higher priority before it gets a share.
+const PATIENCE: u64 = 32;
 
 /// A request. Its tokens are the prompt and what was generated; the sequence holds a prefix of them,
 /// all or all but one while it decodes.
@@ -120,9 +124,16 @@ impl Job {
         })
     }
 
-    /// Who goes first: by priority, then by age.
+    /// Who goes first: who came first, where a lower priority counts as having come later.
     pub(crate) fn rank(&self) -> impl Ord + use<> {
-        (std::cmp::Reverse(self.priority), self.id)
+        (self.submitted + self.priority.handicap(), self.id)
+    }
+
+    /// Whose prompt goes first in step `step`: who was passed over too often, then by priority, and
+    /// of one priority who was served longest ago.
+    pub(crate) fn prefill_rank(&self, step: u64) -> impl Ord + use<> {
+        let is_starved = step.saturating_sub(self.served) > PATIENCE;
+        (!is_starved, Reverse(self.priority), self.served, self.id)
     }
 
     /// Tokens that the sequence holds.

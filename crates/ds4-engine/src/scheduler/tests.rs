@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -524,6 +524,72 @@ fn cancelled_prompts_leave_what_was_computed() {
 }
 
 #[test]
+fn a_prompt_that_nobody_wants_ends_between_layers() {
+    let mut scheduler = scheduler(options());
+    let prompt = tokens(300, 1);
+    submit(&mut scheduler, GenerationRequest::new(prompt.clone(), 1));
+    for _ in 0..3 {
+        scheduler.step();
+    }
+    // The cancel comes in the middle of the fourth step of 32 rows: after some layers.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    scheduler.watch(Box::new(move |id| {
+        id == RequestId(1) && seen.fetch_add(1, Ordering::Relaxed) >= 3
+    }));
+    scheduler.step();
+    assert_eq!(asked.load(Ordering::Relaxed), 4);
+    scheduler.cancel(RequestId(1));
+    run_all(&mut scheduler);
+    // What was kept of it serves the next request, whose answer is that of a fresh engine.
+    let again = submit(&mut scheduler, GenerationRequest::new(prompt.clone(), 5));
+    run_all(&mut scheduler);
+    assert_eq!(again.finished().1.cached.total(), 64);
+    let mut fresh = self::scheduler(options());
+    let alone = submit(&mut fresh, GenerationRequest::new(prompt, 5));
+    run_all(&mut fresh);
+    assert_eq!(again.ids(), alone.ids());
+}
+
+#[test]
+fn a_step_that_somebody_wants_runs_to_its_end() {
+    let mut scheduler = scheduler(options());
+    let decoding = submit(&mut scheduler, GenerationRequest::new(tokens(20, 2), 40));
+    scheduler.step();
+    let cancelled = submit(&mut scheduler, GenerationRequest::new(tokens(300, 1), 1));
+    scheduler.watch(Box::new(|id| id == RequestId(2)));
+    scheduler.step();
+    scheduler.cancel(RequestId(2));
+    run_all(&mut scheduler);
+    assert_eq!(decoding.ids().len(), 40);
+    assert_eq!(decoding.finished().1.cached.total(), 0);
+    assert_eq!(cancelled.finished().0, FinishReason::Cancelled);
+}
+
+#[test]
+fn lower_priorities_wait_longer_but_not_forever() {
+    let mut scheduler = scheduler(options());
+    let with = |priority, length, seed| GenerationRequest {
+        priority,
+        ..GenerationRequest::new(tokens(length, seed), 1)
+    };
+    // One decodes all the time, so a step has 9 rows of prompts, and urgent prompts never end.
+    let _decoding = submit(&mut scheduler, GenerationRequest::new(tokens(20, 1), 400));
+    let patient = submit(&mut scheduler, with(Priority::Background, 40, 2));
+    let mut steps = 0;
+    let mut urgent = submit(&mut scheduler, with(Priority::Interactive, 200, 3));
+    while patient.ids().is_empty() {
+        scheduler.step();
+        steps += 1;
+        if !urgent.ids().is_empty() {
+            urgent = submit(&mut scheduler, with(Priority::Interactive, 200, 3 + steps));
+        }
+        assert!(steps < 300);
+    }
+    assert!(steps > 32, "{steps}");
+}
+
+#[test]
 fn deadlines_end_requests_wherever_they_are() {
     let mut scheduler = scheduler(EngineOptions {
         sessions: 1,
@@ -702,13 +768,13 @@ struct Failing {
 }
 
 impl Runner for Failing {
-    fn run(&mut self, step: &Step) -> Result<(), ModelError> {
+    fn run(&mut self, step: &Step, is_unwanted: &dyn Fn() -> bool) -> Result<(), ModelError> {
         let mut tokens = step.sequences.iter().flat_map(|rows| &rows.tokens);
         if tokens.any(|&token| token == self.poison) {
             assert!(!self.panics, "a kernel that panics");
             return Err(ModelError::Step("poison".to_owned()));
         }
-        self.inner.run(step)
+        self.inner.run(step, is_unwanted)
     }
 
     fn steer(&mut self, steering: &Steering) -> Result<(), ModelError> {
