@@ -35,6 +35,8 @@ const IDLE_PIECE_BYTES: usize = 64 << 20;
 const MAX_SAVES: usize = 8;
 /// Checkpoints that are read in vain for one request.
 const MAX_ATTEMPTS: u8 = 3;
+/// How often a lookup asks the directory itself, for what other processes saved.
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// How long saving may go on when the engine is to end.
 const FINISH_TIME: Duration = Duration::from_secs(10);
 /// How long the engine looks away when only the disk is at work.
@@ -79,6 +81,8 @@ pub(crate) struct DiskCache {
     counts: Arc<Mutex<Counts>>,
     seconds_per_token: f64,
     finish_by: Option<Instant>,
+    /// When it was last looked for checkpoints of other processes.
+    refreshed: Instant,
 }
 
 /// What happened so far.
@@ -136,6 +140,7 @@ impl DiskCache {
             counts,
             seconds_per_token: 0.0,
             finish_by: None,
+            refreshed: Instant::now(),
         })
     }
 
@@ -191,6 +196,10 @@ impl DiskCache {
         let memory = sequences.kept().longest(tokens);
         let memory = memory.map_or(0, |(length, _)| length);
         let store = &self.options.store;
+        if lookup.attempts == 0 && self.refreshed.elapsed() >= REFRESH_INTERVAL {
+            store.refresh();
+            self.refreshed = Instant::now();
+        }
         let disk = store.known_tokens(&self.key, tokens);
         if disk
             < self

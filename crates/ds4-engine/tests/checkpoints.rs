@@ -168,6 +168,23 @@ fn an_engine_goes_on_where_another_stopped() {
 }
 
 #[test]
+fn what_another_engine_saves_is_found_while_both_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first, second, _, two) = conversation();
+    let early = start(directory.path());
+    ask(&early, &prompt(80, 7), 2);
+    let other = start(directory.path());
+    ask(&other, &first, 20);
+    stop(other);
+    // A lookup asks the directory twice a second at most.
+    std::thread::sleep(Duration::from_millis(600));
+    let answer = ask(&early, &second, 20);
+    assert_eq!(answer.usage.cached.disk, first.len() + 19);
+    assert_eq!(answer.tokens, two.tokens);
+    stop(early);
+}
+
+#[test]
 fn two_requests_with_one_prefix_read_it_once() {
     let directory = tempfile::tempdir().unwrap();
     let (first, second, ..) = conversation();
