@@ -2,7 +2,8 @@
 //!
 //! For each number of sessions, first as many requests arrive at once, which gives the throughput and
 //! the time to the first token; then, while as many decode, another request brings a long prompt, which
-//! gives the longest gap between tokens that its neighbours see.
+//! gives the longest gap between tokens that its neighbours see, and while it is computed one more
+//! arrives, which gives the wait of a newcomer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,10 +48,11 @@ impl LoadOptions {
         let long = self.prefill_tokens + 1;
         let context = session.max(long);
         let pages = |tokens: usize| tokens.next_multiple_of(PAGE) + PAGE;
-        let cache = sessions * pages(session) + pages(long);
+        let newcomer = self.prompt_tokens + 1;
+        let cache = sessions * pages(session) + pages(long) + pages(newcomer);
         EngineOptions {
             context,
-            sessions: sessions + 1,
+            sessions: sessions + 2,
             cache_tokens: Some(cache.max(context)),
             ..engine
         }
@@ -59,7 +61,8 @@ impl LoadOptions {
     /// Tokens that a session generates at most while the long prompt is computed, a few steps before
     /// and after included.
     fn tokens_beside_prefill(&self) -> usize {
-        let steps = self.prefill_tokens / self.service.prefill_quantum.max(1);
+        let prompts = self.prefill_tokens + self.prompt_tokens;
+        let steps = prompts / self.service.prefill_quantum.max(1);
         steps + steps / 4 + 64
     }
 }
@@ -102,6 +105,10 @@ pub struct BesidePrefill {
     pub decode_tps: f64,
     /// Between two tokens of one of the others.
     pub gap: Latency,
+    /// Seconds to the first token of one more request, which arrives meanwhile.
+    pub newcomer_first_token: f64,
+    /// Seconds to the first token of the long prompt.
+    pub long_first_token: f64,
 }
 
 /// Figures for one number of sessions.
@@ -137,31 +144,22 @@ pub fn measure(
             expected: "at least 1 session, 1 prompt token and 2 generated ones".to_owned(),
         });
     }
-    let vocabulary = engine.shape().vocabulary;
     let mut random = Random::new(1);
     let mut rows = Vec::new();
+    // Memory is touched for the first time before anything is timed.
+    engine = Load::new(engine, options, &mut random, control.cancel)?.warm_up()?;
     let total = options.sessions.len();
     for (done, &sessions) in options.sessions.iter().enumerate() {
         (control.progress)(done, total);
         // No request finds what an earlier one left behind.
         engine.forget_kept();
-        let mut load = Load {
-            handle: EngineHandle::start(engine, options.service)?,
-            probe: Probe::new(),
-            options,
-            random: &mut random,
-            vocabulary,
-            cancel: control.cancel,
-        };
+        let mut load = Load::new(engine, options, &mut random, control.cancel)?;
         let mut row = load.arrive_at_once(sessions)?;
         if options.prefill_tokens > 0 {
             row.beside_prefill = Some(load.beside_prefill(sessions)?);
         }
         rows.push(row);
-        engine = load
-            .handle
-            .stop(Shutdown::Cancel)
-            .ok_or(WorkshopError::Stopped)?;
+        engine = load.stop()?;
     }
     (control.progress)(total, total);
     Ok(rows)
@@ -176,7 +174,34 @@ struct Load<'a> {
     cancel: &'a AtomicBool,
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    fn new(
+        engine: Engine,
+        options: &'a LoadOptions,
+        random: &'a mut Random,
+        cancel: &'a AtomicBool,
+    ) -> Result<Self, WorkshopError> {
+        Ok(Self {
+            vocabulary: engine.shape().vocabulary,
+            handle: EngineHandle::start(engine, options.service)?,
+            probe: Probe::new(),
+            options,
+            random,
+            cancel,
+        })
+    }
+
+    fn stop(self) -> Result<Engine, WorkshopError> {
+        let engine = self.handle.stop(Shutdown::Cancel);
+        engine.ok_or(WorkshopError::Stopped)
+    }
+
+    fn warm_up(mut self) -> Result<Engine, WorkshopError> {
+        self.submit(0, self.options.prompt_tokens, self.options.gen_tokens)?;
+        while !matches!(self.next()?.outcome, Outcome::Finished(..)) {}
+        self.stop()
+    }
+
     fn submit(
         &mut self,
         number: usize,
@@ -252,16 +277,26 @@ impl Load<'_> {
         for number in 0..sessions {
             closed.push(self.submit(number, self.options.prompt_tokens, room)?);
         }
-        let mut times = vec![Vec::new(); sessions + 1];
+        let (long, newcomer) = (sessions, sessions + 1);
+        let mut times = vec![Vec::new(); sessions + 2];
         while times[..sessions].iter().any(|times| times.len() < 2) {
             self.take(&mut times)?;
         }
         let from = Instant::now();
-        self.submit(sessions, self.options.prefill_tokens, 1)?;
-        while times[sessions].is_empty() {
+        self.submit(long, self.options.prefill_tokens, 1)?;
+        // When the others have got some tokens, the long prompt is under way.
+        let before = times[0].len();
+        while times[0].len() < before + 3 && times[long].is_empty() {
             self.take(&mut times)?;
         }
-        let to = times[sessions].first().copied().unwrap_or(from);
+        let arrived = Instant::now();
+        self.submit(newcomer, self.options.prompt_tokens, 1)?;
+        while times[long].is_empty() || times[newcomer].is_empty() {
+            self.take(&mut times)?;
+        }
+        let first = |request: usize| times[request].first().copied().unwrap_or(from);
+        let to = first(long);
+        let newcomer = first(newcomer).saturating_duration_since(arrived);
         for closed in closed {
             closed.store(true, Ordering::Relaxed);
         }
@@ -271,6 +306,8 @@ impl Load<'_> {
             prefill_tps: self.options.prefill_tokens as f64 / seconds.max(f64::EPSILON),
             decode_tps: rate(others, from, to),
             gap: Latency::of(gaps(others, from, to)),
+            newcomer_first_token: newcomer.as_secs_f64(),
+            long_first_token: seconds,
         })
     }
 

@@ -62,6 +62,12 @@ fn the_figures_of_a_load_agree_with_each_other() {
             );
             assert!(latency.p99 <= latency.worst, "{row:?}");
         }
+        // A short prompt does not wait for the long one.
+        assert!(
+            0.0 < beside.newcomer_first_token
+                && beside.newcomer_first_token < beside.long_first_token,
+            "{row:?}"
+        );
         // In each step every session gets a token and the prompt at most its share of rows.
         let steps = beside.prefill_tps / 16.0;
         let tokens = beside.decode_tps / row.sessions as f64;

@@ -25,7 +25,8 @@ const PREFILL_TOKENS: usize = 20_000;
 /// Arguments of `ds4 bench serve`.
 ///
 /// Requests with pseudo-random prompts go through the engine as those of `ds4 serve` do. For each number of
-/// sessions as many arrive at once; then, while as many decode, one more brings a long prompt.
+/// sessions as many arrive at once; then, while as many decode, one more brings a long prompt, and while
+/// that is computed a newcomer arrives.
 #[derive(Debug, Args)]
 pub(crate) struct BenchServeArguments {
     #[command(flatten)]
@@ -181,6 +182,7 @@ fn write(
         "prefill t/s",
         "decode t/s",
         "gap, median / worst",
+        "first token, newcomer / long prompt",
     ]);
     for row in rows {
         if let Some(beside) = &row.beside_prefill {
@@ -189,6 +191,11 @@ fn write(
                 format!("{:.1}", beside.prefill_tps),
                 format!("{:.1}", beside.decode_tps),
                 pair(&beside.gap),
+                format!(
+                    "{} / {}",
+                    time(beside.newcomer_first_token),
+                    time(beside.long_first_token)
+                ),
             ]);
         }
     }
