@@ -36,7 +36,7 @@ fn decode_steps_allocate_nothing() {
     for model in GoldenModel::ALL {
         let file = model.open().unwrap();
         let tokens = model.tokens(300).unwrap();
-        for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Fp8] {
+        for kv_format in KvFormat::ALL {
             for precision in [Precision::Fast, Precision::Exact] {
                 let pages = KvLayout::pages_for(300);
                 let options = ExecutorOptions {

@@ -10,7 +10,7 @@ use ds4_testkit::GoldenModel::{self, FlashTiny, KqTiny};
 use ds4_testkit::suite;
 use ds4_testkit::{Run, Session};
 
-const FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Fp8];
+const FORMATS: [KvFormat; 4] = KvFormat::ALL;
 
 /// Crosses a dense row at 128 and ends inside a sparse window.
 const LENGTH: usize = 142;

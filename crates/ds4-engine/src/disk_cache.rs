@@ -390,6 +390,7 @@ fn model_key(engine: &Engine) -> ModelKey {
         KvFormat::F32 => 0,
         KvFormat::F16 => 1,
         KvFormat::Fp8 => 2,
+        KvFormat::Q4 => 3,
     };
     let arithmetic = match (backend, exact) {
         (BackendKind::Cpu, false) => 0,

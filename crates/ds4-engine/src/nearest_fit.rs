@@ -23,8 +23,8 @@ pub fn nearest_fits(
         return Vec::new();
     }
     let mut found = Vec::new();
-    let formats = smaller_formats(options.kv_format).iter();
-    let mut formats = formats.map(|&kv_format| EngineOptions {
+    let formats = smaller_formats(shape, options.kv_format);
+    let mut formats = formats.map(|kv_format| EngineOptions {
         kv_format,
         ..*options
     });
@@ -46,7 +46,7 @@ pub fn nearest_fits(
     found.extend(sessions.map(with_sessions));
     found.extend(with_largest_context(options, &fits));
     if found.is_empty() {
-        let smallest = |&kv_format: &KvFormat| {
+        let smallest = |kv_format: KvFormat| {
             let least = EngineOptions {
                 kv_format,
                 sessions: 1,
@@ -58,19 +58,20 @@ pub fn nearest_fits(
             }
             with_largest_context(&least, &fits)
         };
-        let formats = smaller_formats(options.kv_format).iter().rev();
-        found.extend(formats.chain([&options.kv_format]).find_map(smallest));
+        let formats = smaller_formats(shape, options.kv_format).rev();
+        found.extend(formats.chain([options.kv_format]).find_map(smallest));
     }
     found
 }
 
-/// Smaller row formats, the largest first.
-fn smaller_formats(format: KvFormat) -> &'static [KvFormat] {
-    match format {
-        KvFormat::F32 => &[KvFormat::F16, KvFormat::Fp8],
-        KvFormat::F16 => &[KvFormat::Fp8],
-        KvFormat::Fp8 => &[],
-    }
+/// Smaller row formats that the model's rows have, the largest first.
+fn smaller_formats(
+    shape: &ModelShape,
+    format: KvFormat,
+) -> impl DoubleEndedIterator<Item = KvFormat> {
+    let bytes = |format: KvFormat| format.compressed_row_bytes(shape);
+    let all = KvFormat::ALL.into_iter();
+    all.filter(move |other| other.fits(shape) && bytes(*other) < bytes(format))
 }
 
 fn with_largest_context(
@@ -189,8 +190,14 @@ mod tests {
                         ..fit
                     }
                 } else {
-                    assert_eq!(fit.kv_format, KvFormat::Fp8);
-                    continue;
+                    let KvFormat::Q4 = fit.kv_format else {
+                        assert_eq!(fit.kv_format, KvFormat::Fp8);
+                        continue;
+                    };
+                    EngineOptions {
+                        kv_format: KvFormat::Fp8,
+                        ..fit
+                    }
                 };
                 assert!(used(&next) > limit, "{percent}: {fit:?} could be more");
             }
@@ -204,7 +211,7 @@ mod tests {
             context: 512,
             sessions: 1,
             cache_tokens: Some(512),
-            kv_format: KvFormat::Fp8,
+            kv_format: KvFormat::Q4,
             ..asked
         };
         let found = nearest_fits(&shape(), &asked, used(&least));

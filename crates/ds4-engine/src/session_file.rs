@@ -7,7 +7,7 @@
 //! |---|---|
 //! | 8 | magic `DS4SESS` and version 1 |
 //! | 32 | fingerprint of the model |
-//! | 8 | KV format: 0 F32, 1 F16, 2 FP8 |
+//! | 8 | KV format: 0 F32, 1 F16, 2 FP8, 3 Q4 |
 //! | 8 | tokens `n` |
 //! | 8 | vocabulary `v` |
 //! | 8 | layers `l` |
@@ -348,14 +348,15 @@ fn format_code(format: KvFormat) -> u64 {
         KvFormat::F32 => 0,
         KvFormat::F16 => 1,
         KvFormat::Fp8 => 2,
+        KvFormat::Q4 => 3,
     }
 }
 
 fn format_name(code: u64) -> String {
-    match code {
-        0 => KvFormat::F32.name().to_owned(),
-        1 => KvFormat::F16.name().to_owned(),
-        2 => KvFormat::Fp8.name().to_owned(),
-        other => format!("number {other}"),
-    }
+    let known = KvFormat::ALL.into_iter();
+    known
+        .filter(|format| format_code(*format) == code)
+        .map(|format| format.name().to_owned())
+        .next()
+        .unwrap_or_else(|| format!("number {code}"))
 }

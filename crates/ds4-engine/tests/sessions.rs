@@ -227,7 +227,7 @@ fn a_state_inside_a_page_outlives_the_branches_that_start_there() {
 
 #[test]
 fn a_fork_and_its_origin_go_their_own_ways() {
-    for kv_format in [KvFormat::F32, KvFormat::Fp8] {
+    for kv_format in [KvFormat::F32, KvFormat::Fp8, KvFormat::Q4] {
         let mut engine = open(EngineOptions {
             sessions: 2,
             kv_format,
@@ -304,7 +304,7 @@ fn kept_states_make_room_for_sessions() {
 fn a_saved_session_continues_bit_identically_in_another_engine() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("chat.ds4session");
-    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Fp8] {
+    for kv_format in KvFormat::ALL {
         let mut engine = open(EngineOptions {
             kv_format,
             ..options()
@@ -388,14 +388,23 @@ fn a_session_file_is_loaded_whole_or_refused() {
 
 #[test]
 fn the_memory_plan_is_what_is_allocated() {
-    for (context, sessions, prefill_chunk) in [(1024, 1, 32), (700, 3, 100), (16, 2, 64)] {
-        let engine = open(EngineOptions {
-            context,
-            sessions,
-            prefill_chunk,
-            ..options()
-        });
-        assert_eq!(engine.memory().allocated(), engine.allocated());
+    let mut pages = Vec::new();
+    for kv_format in KvFormat::ALL {
+        for (context, sessions, prefill_chunk) in [(1024, 1, 32), (700, 3, 100), (16, 2, 64)] {
+            let engine = open(EngineOptions {
+                context,
+                sessions,
+                prefill_chunk,
+                kv_format,
+                ..options()
+            });
+            assert_eq!(engine.memory().allocated(), engine.allocated());
+            pages.push(engine.memory().kv_pages);
+        }
+    }
+    // Of each size a smaller format takes less.
+    for (larger, smaller) in pages.iter().zip(&pages[3..]) {
+        assert!(smaller < larger, "{pages:?}");
     }
 }
 

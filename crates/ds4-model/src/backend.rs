@@ -46,7 +46,7 @@ pub struct LayerKv<B> {
 /// Compressed rows and the contributions that will form the next ones.
 #[derive(Debug)]
 pub struct CompressedKv<B> {
-    /// `[pages, rows_per_page, row_bytes]`.
+    /// `[pages, rows_per_page, row bytes]`.
     pub rows: B,
     /// `[slots, frontier_tokens, 2, channels]` F32: content, then score with
     /// its position weight added.
@@ -266,7 +266,7 @@ pub trait Backend {
     ) -> Result<(), BackendError>;
 
     /// `index_query[n, index_heads, index_dim]` from the normed latent:
-    /// projection, rotation and, for KV type FP8, Hadamard rotation and E2M1 rounding.
+    /// projection, rotation and, for KV types FP8 and Q4, Hadamard rotation and E2M1 rounding.
     fn index_query_up(
         &mut self,
         context: StageContext<'_>,

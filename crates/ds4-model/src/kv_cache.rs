@@ -27,15 +27,29 @@ pub enum KvFormat {
     /// indexer queries rounded the same way.
     #[default]
     Fp8,
+    /// Compressed rows in 4 bits: Hadamard rotation, then Lloyd-Max levels
+    /// ([`kv_rows::q4_row_encode`]). Everything else as in [`Fp8`](Self::Fp8).
+    Q4,
 }
 
 impl KvFormat {
-    /// Bytes of one attention row.
+    /// All formats, the largest first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Fp8, Self::Q4];
+
+    /// Bytes of one attention row of the window.
     pub fn row_bytes(self, shape: &ModelShape) -> usize {
         match self {
             Self::F32 => shape.head_dim * 4,
             Self::F16 => shape.head_dim * 2,
-            Self::Fp8 => kv_rows::fp8_row_bytes(shape.head_dim, shape.rope_dim),
+            Self::Fp8 | Self::Q4 => kv_rows::fp8_row_bytes(shape.head_dim, shape.rope_dim),
+        }
+    }
+
+    /// Bytes of one compressed attention row.
+    pub fn compressed_row_bytes(self, shape: &ModelShape) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Fp8 => self.row_bytes(shape),
+            Self::Q4 => kv_rows::q4_row_bytes(shape.head_dim),
         }
     }
 
@@ -44,7 +58,26 @@ impl KvFormat {
         match self {
             Self::F32 => shape.index_dim * 4,
             Self::F16 => shape.index_dim * 2,
-            Self::Fp8 => kv_rows::fp4_row_bytes(shape.index_dim),
+            Self::Fp8 | Self::Q4 => kv_rows::fp4_row_bytes(shape.index_dim),
+        }
+    }
+
+    /// Whether indexer rows and queries are rotated and rounded to E2M1.
+    pub fn has_fp4_index(self) -> bool {
+        match self {
+            Self::F32 | Self::F16 => false,
+            Self::Fp8 | Self::Q4 => true,
+        }
+    }
+
+    /// Whether rows of this shape divide into the format's blocks.
+    pub fn fits(self, shape: &ModelShape) -> bool {
+        match self {
+            Self::F32 | Self::F16 => true,
+            Self::Fp8 => {
+                shape.nope_dim().is_multiple_of(kv_rows::FP8_BLOCK) && shape.index_dim == 128
+            }
+            Self::Q4 => Self::Fp8.fits(shape) && shape.head_dim.is_multiple_of(kv_rows::Q4_BLOCK),
         }
     }
 
@@ -54,6 +87,7 @@ impl KvFormat {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Fp8 => "fp8",
+            Self::Q4 => "q4",
         }
     }
 }
@@ -66,8 +100,9 @@ impl std::str::FromStr for KvFormat {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "fp8" => Ok(Self::Fp8),
+            "q4" => Ok(Self::Q4),
             other => Err(format!(
-                "`{other}` is no KV cache type, expected f32, f16 or fp8"
+                "`{other}` is no KV cache type, expected f32, f16, fp8 or q4"
             )),
         }
     }
@@ -91,8 +126,10 @@ pub struct LayerKvLayout {
     pub compression: Compression,
     /// Rows of the window ring of one slot; position `p` lies at `p % ring_rows`.
     pub ring_rows: usize,
-    /// Bytes of an attention row.
+    /// Bytes of an attention row of the window.
     pub row_bytes: usize,
+    /// Bytes of a compressed attention row.
+    pub compressed_row_bytes: usize,
     /// Bytes of an indexer row.
     pub index_row_bytes: usize,
     /// Tokens whose contributions the frontier keeps; position `p` lies at `p % frontier_tokens`.
@@ -145,12 +182,12 @@ impl LayerKvLayout {
             Compression::Sparse { .. } => rows * self.index_row_bytes,
             Compression::None | Compression::Dense { .. } => 0,
         };
-        [rows * self.row_bytes, index]
+        [rows * self.compressed_row_bytes, index]
     }
 
     /// Bytes of the compressed attention rows in one page.
     pub fn page_bytes(&self) -> usize {
-        self.rows_per_page() * self.row_bytes
+        self.rows_per_page() * self.compressed_row_bytes
     }
 
     /// Bytes of the indexer rows in one page, 0 without an indexer.
@@ -201,21 +238,22 @@ impl KvLayout {
                 });
             }
         }
-        if format == KvFormat::Fp8 {
+        if !format.fits(shape) {
             // Blocks of 64 and 32 elements with one scale each.
-            if !shape.nope_dim().is_multiple_of(64) || shape.index_dim != 128 {
-                return Err(ModelError::Setting {
-                    what: "the width of a head outside its rotation",
-                    found: shape.nope_dim() as u64,
-                    expected: "a multiple of 64, and indexer heads of 128, for KV type fp8"
-                        .to_owned(),
-                });
-            }
+            return Err(ModelError::Setting {
+                what: "the width of a head outside its rotation",
+                found: shape.nope_dim() as u64,
+                expected: format!(
+                    "a multiple of 64 as the whole head, and indexer heads of 128, for KV type {}",
+                    format.name()
+                ),
+            });
         }
         let layer = |compression: Compression| LayerKvLayout {
             compression,
             ring_rows: shape.window + max_rows - 1,
             row_bytes: format.row_bytes(shape),
+            compressed_row_bytes: format.compressed_row_bytes(shape),
             index_row_bytes: format.index_row_bytes(shape),
             frontier_tokens: compression.overlap() * compression.ratio().unwrap_or(0),
             channels: compression.overlap() * shape.head_dim,

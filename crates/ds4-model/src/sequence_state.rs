@@ -97,7 +97,7 @@ pub(crate) fn layer_regions<B>(
         RegionBuffer::Frontier,
         RegionBuffer::Rows,
         layout.channels,
-        layout.row_bytes,
+        layout.compressed_row_bytes,
     )];
     if kv.index.is_some() {
         streams.push((

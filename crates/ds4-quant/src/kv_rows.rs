@@ -1,4 +1,5 @@
-//! KV-cache rows in the 8-bit and 4-bit float forms that the model was trained with.
+//! KV-cache rows: the 8-bit and 4-bit float forms that the model was trained with, and a 4-bit form for
+//! more context in the same memory ([`q4_row_encode`]).
 //!
 //! A key/value row has `nope` dimensions without position, then `rope` dimensions with it.
 //! FP8 form: the first part as E4M3 with one power-of-two scale for each 64, the rope part as BF16.
@@ -9,6 +10,12 @@
 //! zeros to a multiple of 8 bytes. For 448 + 64 that is 584 bytes. Layout of an FP4 row: `dim / 2`
 //! bytes with element `2 j` in the low and `2 j + 1` in the high half of byte `j`, then one E8M0
 //! scale for each 32.
+
+mod q4;
+
+pub use q4::{
+    Q4_BLOCK, Q4_LEVELS, hadamard_64, q4_rotate, q4_row_bytes, q4_row_decode, q4_row_encode,
+};
 
 use crate::QuantError;
 use crate::blocks::Bf16Bits;
@@ -159,8 +166,15 @@ pub fn fp4_row_decode(bytes: &[u8], row: &mut [f32]) -> Result<(), QuantError> {
 /// Orthonormal Walsh-Hadamard transform of 128 elements in Sylvester order, in place: seven stages of
 /// butterflies from stride 1 to 64 in f32, then one multiplication by `128^-0.5`.
 pub fn hadamard_128(row: &mut [f32; 128]) {
+    // 128^-0.5 rounded to f32.
+    hadamard(row, 0.088_388_346);
+}
+
+/// Butterflies of a power of two of elements from stride 1 up, then one multiplication.
+#[inline]
+fn hadamard<const N: usize>(row: &mut [f32; N], scale: f32) {
     let mut stride = 1;
-    while stride < 128 {
+    while stride < N {
         for pair in row.chunks_exact_mut(2 * stride) {
             let (low, high) = pair.split_at_mut(stride);
             for (low, high) in low.iter_mut().zip(high) {
@@ -169,9 +183,7 @@ pub fn hadamard_128(row: &mut [f32; 128]) {
         }
         stride *= 2;
     }
-    // 128^-0.5 rounded to f32.
-    const SCALE: f32 = 0.088_388_346;
     for x in row {
-        *x *= SCALE;
+        *x *= scale;
     }
 }

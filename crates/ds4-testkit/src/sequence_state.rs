@@ -12,7 +12,7 @@ pub struct LayerState {
     pub window: Vec<f32>,
     /// Attention rows behind the window.
     pub compressed: CompressedState,
-    /// Rows of the indexer; with FP8 they are still rotated.
+    /// Rows of the indexer; with FP4 they are still rotated.
     pub index: CompressedState,
 }
 
@@ -86,11 +86,11 @@ fn read_layer(
             part.rows = if index {
                 index_rows_of(shape, format, row_bytes, &part.row_bytes)?
             } else {
-                rows_of(shape, format, row_bytes, &part.row_bytes)?
+                compressed_rows_of(shape, format, row_bytes, &part.row_bytes)?
             };
             Ok::<_, anyhow::Error>(part)
         };
-        state.compressed = part(layout.channels, layout.row_bytes, false)?;
+        state.compressed = part(layout.channels, layout.compressed_row_bytes, false)?;
         if layout.index_channels > 0 {
             state.index = part(layout.index_channels, layout.index_row_bytes, true)?;
         }
@@ -119,11 +119,31 @@ fn rows_of(
     match format {
         KvFormat::F32 => Ok(floats(bytes)),
         KvFormat::F16 => halves(bytes),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             let mut rows = Vec::new();
             let mut row = vec![0.0; shape.head_dim];
             for bytes in bytes.chunks_exact(row_bytes) {
                 kv_rows::fp8_row_decode(bytes, shape.nope_dim(), &mut row)?;
+                rows.extend(&row);
+            }
+            Ok(rows)
+        }
+    }
+}
+
+fn compressed_rows_of(
+    shape: &ModelShape,
+    format: KvFormat,
+    row_bytes: usize,
+    bytes: &[u8],
+) -> Result<Vec<f32>> {
+    match format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::Fp8 => rows_of(shape, format, row_bytes, bytes),
+        KvFormat::Q4 => {
+            let mut rows = Vec::new();
+            let mut row = vec![0.0; shape.head_dim];
+            for bytes in bytes.chunks_exact(row_bytes) {
+                kv_rows::q4_row_decode(bytes, &mut row)?;
                 rows.extend(&row);
             }
             Ok(rows)
@@ -140,7 +160,7 @@ fn index_rows_of(
     match format {
         KvFormat::F32 => Ok(floats(bytes)),
         KvFormat::F16 => halves(bytes),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             let mut rows = Vec::new();
             let mut row = vec![0.0; shape.index_dim];
             for bytes in bytes.chunks_exact(row_bytes) {

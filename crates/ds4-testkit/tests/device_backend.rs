@@ -68,7 +68,7 @@ fn replayed_steps_give_the_goldens() {
 
 #[test]
 fn replayed_steps_give_the_bits_of_the_reference() {
-    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Fp8] {
+    for kv_format in KvFormat::ALL {
         // 9 and 13 rows replay what 16 rows recorded, with padding rows.
         same_bits(
             FlashTiny,

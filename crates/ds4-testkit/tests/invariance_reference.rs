@@ -7,7 +7,7 @@ use ds4_model::{KvFormat, TokenId};
 use ds4_testkit::GoldenModel::{self, FlashTiny, KqTiny};
 use ds4_testkit::suite;
 
-const FORMATS: [KvFormat; 3] = [KvFormat::F32, KvFormat::F16, KvFormat::Fp8];
+const FORMATS: [KvFormat; 4] = KvFormat::ALL;
 
 /// Crosses a dense row at 128 and ends inside a sparse window.
 const LENGTH: usize = 142;
@@ -49,6 +49,11 @@ fn flash_tiny_chunks_of_fp8_rows() {
 #[test]
 fn kq_tiny_chunks() {
     chunking(KqTiny, KvFormat::F32, &[&[1], &[19, 2, 60]]);
+}
+
+#[test]
+fn flash_tiny_chunks_of_q4_rows() {
+    chunking(FlashTiny, KvFormat::Q4, &[&[1], &[11, 49, 3]]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn all_stages<B: Backend>(make: impl Fn() -> B) {
     }
     stages::index_rounding(make()).unwrap();
     stages::row_reading(make()).unwrap();
-    for kv_format in [KvFormat::F32, KvFormat::F16, KvFormat::Fp8] {
+    for kv_format in KvFormat::ALL {
         stages::row_storing(&make, kv_format).unwrap();
     }
 }

@@ -162,14 +162,9 @@ pub(crate) fn kv_format(shape: &ModelShape, asked: Option<KvTypeName>, exact: bo
     match asked {
         Some(name) => name.into(),
         None if exact => KvFormat::F32,
-        None if has_fp8_rows(shape) => KvFormat::Fp8,
+        None if KvFormat::Fp8.fits(shape) => KvFormat::Fp8,
         None => KvFormat::F16,
     }
-}
-
-/// Whether rows divide into the blocks of the FP8 and FP4 forms.
-pub(crate) fn has_fp8_rows(shape: &ModelShape) -> bool {
-    shape.nope_dim().is_multiple_of(64) && shape.index_dim == 128
 }
 
 /// Arguments win over `general.sampling.*` keys of the file, and those over the defaults.

@@ -56,13 +56,13 @@ pub(crate) fn weights(file: &GgufFile, shape: &ModelShape) -> u64 {
 /// Bytes of the KV cache that decoding the token at `position` reads: the window, and behind it
 /// what the layer looks at.
 pub(crate) fn kv_cache(shape: &ModelShape, format: KvFormat, position: usize) -> u64 {
-    let row = format.row_bytes(shape);
+    let row = format.compressed_row_bytes(shape);
     let index_row = format.index_row_bytes(shape);
     let bytes: usize = shape
         .layers
         .iter()
         .map(|layer| {
-            let window = shape.window.min(position + 1) * row;
+            let window = shape.window.min(position + 1) * format.row_bytes(shape);
             window
                 + match layer.compression {
                     Compression::None => 0,
@@ -79,12 +79,12 @@ pub(crate) fn kv_cache(shape: &ModelShape, format: KvFormat, position: usize) ->
 
 /// Bytes that the KV cache of a sequence of `tokens` tokens takes: the window, and all rows behind it.
 pub(crate) fn kv_cache_size(shape: &ModelShape, format: KvFormat, tokens: usize) -> u64 {
-    let row = format.row_bytes(shape);
+    let row = format.compressed_row_bytes(shape);
     let bytes: usize = shape
         .layers
         .iter()
         .map(|layer| {
-            let window = shape.window.min(tokens) * row;
+            let window = shape.window.min(tokens) * format.row_bytes(shape);
             window
                 + match layer.compression {
                     Compression::None => 0,

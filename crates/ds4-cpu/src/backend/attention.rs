@@ -7,7 +7,7 @@ use ds4_model::backend::{AttentionInputs, LayerKv, PageTables, StageContext};
 use ds4_model::shape::Compression;
 use ds4_model::step::{RopeTable, RowEntry, StepView};
 use ds4_model::weights::Attention;
-use ds4_model::{BackendError, ModelShape};
+use ds4_model::{BackendError, KvFormat, ModelShape};
 
 use super::hyper::{for_each_row, inverse_rms, rms_norm};
 use super::kv_rows;
@@ -201,26 +201,32 @@ impl<'a> Visible<'a> {
         self.window.len() + self.compressed
     }
 
-    /// The bytes of the `index`-th visible row.
-    fn bytes<'k>(
+    /// Decodes the `index`-th visible row.
+    fn decode(
         &self,
-        kv: &'k LayerKv<CpuBuffer>,
+        kernels: &Kernels,
+        context: StageContext<'_>,
+        kv: &LayerKv<CpuBuffer>,
         pages: &PageTables<CpuBuffer>,
         index: usize,
-    ) -> &'k [u8] {
-        let slot = self.entry.slot;
+        values: &mut [f32],
+    ) {
+        let (layout, slot) = (&kv.layout, self.entry.slot);
         if index < self.window.len() {
             let position = self.window.start + index;
-            return &kv.window.bytes()[kv_rows::window_range(&kv.layout, slot, position)];
+            let bytes = &kv.window.bytes()[kv_rows::window_range(layout, slot, position)];
+            kv_rows::decode(kernels, context, bytes, values);
+            return;
         }
         let index = index - self.window.len();
         let row = self
             .selected
             .map_or(index, |selected| selected[index] as usize);
-        let range = kv_rows::page_range(&kv.layout, kv.layout.row_bytes, pages, slot, row);
-        kv.compressed
-            .as_ref()
-            .map_or(&[], |compressed| &compressed.rows.bytes()[range])
+        let range = kv_rows::page_range(layout, layout.compressed_row_bytes, pages, slot, row);
+        if let Some(compressed) = &kv.compressed {
+            let bytes = &compressed.rows.bytes()[range];
+            kv_rows::decode_compressed(kernels, context, bytes, values);
+        }
     }
 }
 
@@ -283,7 +289,7 @@ pub(super) fn attend(
     Ok(())
 }
 
-/// Attention of some heads of one token, over blocks of rows with running maxima and sums.
+/// Attention of some heads of one token: its window, its compressed rows, the sink.
 fn attend_heads(
     kernels: &Kernels,
     scratch: &mut ThreadScratch,
@@ -300,34 +306,65 @@ fn attend_heads(
     let ops = kernels.row_ops();
     let dim = context.shape.head_dim;
     let heads = sinks.len();
-    let scale = (1.0 / (dim as f64).sqrt()) as f32;
-    let picked = &identity[..heads];
-    let (maxima, sums) = (&mut scratch.maxima[..heads], &mut scratch.sums[..heads]);
     // The sink is one more score, without a value.
-    maxima.copy_from_slice(sinks);
-    sums.fill(1.0);
+    scratch.maxima[..heads].copy_from_slice(sinks);
+    scratch.sums[..heads].fill(1.0);
     outputs.fill(0.0);
-    for start in (0..visible.len()).step_by(KV_BLOCK) {
-        let count = KV_BLOCK.min(visible.len() - start);
+    let picked = &identity[..heads];
+    let attend = |scratch: &mut ThreadScratch, rows, queries: &[f32], outputs: &mut [f32]| {
+        let queries = FloatRows::new(queries, dim, dim, picked);
+        attend_rows(
+            kernels, scratch, context, queries, visible, rows, pages, kv, outputs,
+        );
+    };
+    if context.kv_format == KvFormat::Q4 && visible.compressed > 0 {
+        let window = visible.window.len();
+        attend(scratch, 0..window, queries, outputs);
+        // Scores and sums are the same in the rotation of the compressed rows: three rotations of a
+        // head instead of one of every row.
+        let mut rotated = std::mem::take(&mut scratch.queries);
+        rotated[..queries.len()].copy_from_slice(queries);
+        ops.q4_rotate(&mut rotated[..queries.len()]);
+        ops.q4_rotate(outputs);
+        attend(scratch, window..visible.len(), &rotated, outputs);
+        ops.q4_rotate(outputs);
+        scratch.queries = rotated;
+    } else {
+        attend(scratch, 0..visible.len(), queries, outputs);
+    }
+    for (output, sum) in outputs.chunks_exact_mut(dim).zip(&scratch.sums) {
+        ops.scale(output, 1.0 / sum);
+        rotate(kernels, output, table, -1.0);
+    }
+}
+
+/// Adds some of the visible rows to `outputs`, block by block, with running maxima and sums.
+fn attend_rows(
+    kernels: &Kernels,
+    scratch: &mut ThreadScratch,
+    context: StageContext<'_>,
+    queries: FloatRows<'_>,
+    visible: &Visible<'_>,
+    range: Range<usize>,
+    pages: &PageTables<CpuBuffer>,
+    kv: &LayerKv<CpuBuffer>,
+    outputs: &mut [f32],
+) {
+    let ops = kernels.row_ops();
+    let (dim, heads) = (queries.columns(), queries.len());
+    let scale = (1.0 / (dim as f64).sqrt()) as f32;
+    let (maxima, sums) = (&mut scratch.maxima[..heads], &mut scratch.sums[..heads]);
+    for start in range.clone().step_by(KV_BLOCK) {
+        let count = KV_BLOCK.min(range.end - start);
         let rows = &mut scratch.rows[..count * dim];
         for (index, row) in rows.chunks_exact_mut(dim).enumerate() {
-            kv_rows::decode(
-                kernels,
-                context,
-                visible.bytes(kv, pages, start + index),
-                row,
-            );
+            visible.decode(kernels, context, kv, pages, start + index, row);
         }
         for first in (0..count).step_by(TILE) {
             let height = TILE.min(count - first);
             let keys = &rows[first * dim..(first + height) * dim];
             let tiles = &mut scratch.tiles[..heads];
-            kernels.multiply_floats(
-                keys,
-                height,
-                FloatRows::new(queries, dim, dim, picked),
-                tiles,
-            );
+            kernels.multiply_floats(keys, height, queries, tiles);
             for (head, tile) in tiles.iter().enumerate() {
                 let at = head * KV_BLOCK + first;
                 for (score, dot) in scratch.scores[at..at + height].iter_mut().zip(&tile.0) {
@@ -347,10 +384,6 @@ fn attend_heads(
             sums[head] += ops.exponentials(scores, largest);
         }
         ops.weighted_rows(&scratch.scores, KV_BLOCK, count, rows, dim, outputs);
-    }
-    for (output, sum) in outputs.chunks_exact_mut(dim).zip(sums.iter()) {
-        ops.scale(output, 1.0 / sum);
-        rotate(kernels, output, table, -1.0);
     }
 }
 

@@ -75,7 +75,7 @@ pub(super) fn compress(
                 &inputs.content,
                 &inputs.gate,
                 layout.channels,
-                layout.row_bytes,
+                layout.compressed_row_bytes,
                 store,
             )
         }
@@ -135,7 +135,7 @@ pub(super) fn compress(
             // SAFETY: every window has a row of its own.
             let bytes = unsafe { rows.part(range) };
             error.note(match target {
-                CompressorTarget::Attention => kv_rows::encode(context, pooled, bytes),
+                CompressorTarget::Attention => kv_rows::encode_compressed(context, pooled, bytes),
                 CompressorTarget::Index => kv_rows::encode_index(context, pooled, bytes),
             });
         };

@@ -1,9 +1,9 @@
 //! Queries of the indexer and its choice of rows (model-spec 5.5).
 
+use ds4_model::BackendError;
 use ds4_model::backend::{AttentionInputs, LayerKv, PageTables, StageContext};
 use ds4_model::step::{RopeTable, RowEntry, StepView};
 use ds4_model::weights::Indexer;
-use ds4_model::{BackendError, KvFormat};
 use ds4_quant::kv_rows as formats;
 
 use super::attention::{FirstError, rotate};
@@ -37,7 +37,7 @@ pub(super) fn query_up(
             let values = unsafe { query.part(range) };
             let table = step.rope(RopeTable::Compressed, head / shape.index_heads);
             rotate(kernels, values, table, 1.0);
-            if context.kv_format == KvFormat::Fp8 {
+            if context.kv_format.has_fp4_index() {
                 // Rounded like the keys, whose rotation it shares.
                 let mut bytes = [0; 256];
                 let length = formats::fp4_row_bytes(shape.index_dim).min(bytes.len());

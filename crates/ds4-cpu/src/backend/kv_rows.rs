@@ -10,7 +10,7 @@ use ds4_quant::{TensorType, kv_rows};
 use super::memory::CpuBuffer;
 use crate::kernels::Kernels;
 
-/// Encodes an attention row.
+/// Encodes an attention row of the window.
 pub(super) fn encode(
     context: StageContext<'_>,
     row: &[f32],
@@ -18,14 +18,26 @@ pub(super) fn encode(
 ) -> Result<(), BackendError> {
     match context.kv_format {
         KvFormat::F32 | KvFormat::F16 => encode_plain(context.kv_format, row, bytes),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             kv_rows::fp8_row_encode(row, context.shape.nope_dim(), bytes).map_err(layout_error)?;
         }
     }
     Ok(())
 }
 
-/// Encodes an indexer row. For FP8 that includes the Hadamard rotation.
+/// Encodes a compressed attention row.
+pub(super) fn encode_compressed(
+    context: StageContext<'_>,
+    row: &[f32],
+    bytes: &mut [u8],
+) -> Result<(), BackendError> {
+    match context.kv_format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::Fp8 => encode(context, row, bytes),
+        KvFormat::Q4 => kv_rows::q4_row_encode(row, bytes).map_err(layout_error),
+    }
+}
+
+/// Encodes an indexer row. With FP4 that includes the Hadamard rotation.
 pub(super) fn encode_index(
     context: StageContext<'_>,
     row: &mut [f32],
@@ -33,7 +45,7 @@ pub(super) fn encode_index(
 ) -> Result<(), BackendError> {
     match context.kv_format {
         KvFormat::F32 | KvFormat::F16 => encode_plain(context.kv_format, row, bytes),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             if let Ok(row) = <&mut [f32; 128]>::try_from(&mut *row) {
                 kv_rows::hadamard_128(row);
             }
@@ -53,12 +65,12 @@ fn encode_plain(format: KvFormat, row: &[f32], bytes: &mut [u8]) {
     }
 }
 
-/// Decodes an attention row.
+/// Decodes an attention row of the window.
 pub(super) fn decode(kernels: &Kernels, context: StageContext<'_>, bytes: &[u8], row: &mut [f32]) {
     match context.kv_format {
         KvFormat::F32 => kernels.widen(TensorType::F32, bytes, row),
         KvFormat::F16 => kernels.widen(TensorType::F16, bytes, row),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             let ops = kernels.row_ops();
             let (plain, rotated) = row.split_at_mut(context.shape.nope_dim());
             let (codes, rest) = bytes.split_at(plain.len());
@@ -74,7 +86,23 @@ pub(super) fn decode(kernels: &Kernels, context: StageContext<'_>, bytes: &[u8],
     }
 }
 
-/// Decodes an indexer row; for FP8 it stays rotated, like the queries.
+/// Decodes a compressed attention row; with Q4 it stays rotated.
+pub(super) fn decode_compressed(
+    kernels: &Kernels,
+    context: StageContext<'_>,
+    bytes: &[u8],
+    row: &mut [f32],
+) {
+    match context.kv_format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::Fp8 => decode(kernels, context, bytes, row),
+        KvFormat::Q4 => {
+            let (codes, scales) = bytes.split_at(row.len() / 2);
+            kernels.row_ops().q4_to_f32(codes, scales, row);
+        }
+    }
+}
+
+/// Decodes an indexer row; with FP4 it stays rotated, like the queries.
 pub(super) fn decode_index(
     kernels: &Kernels,
     context: StageContext<'_>,
@@ -84,7 +112,7 @@ pub(super) fn decode_index(
     match context.kv_format {
         KvFormat::F32 => kernels.widen(TensorType::F32, bytes, row),
         KvFormat::F16 => kernels.widen(TensorType::F16, bytes, row),
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             let (codes, scales) = bytes.split_at(row.len() / 2);
             let blocks = codes
                 .chunks(kv_rows::FP4_BLOCK / 2)

@@ -44,6 +44,8 @@ pub(super) struct ThreadScratch {
     pub(super) tiles: Vec<Tile>,
     /// `[KV_BLOCK, head_dim]`: decoded rows.
     pub(super) rows: Vec<f32>,
+    /// `[heads, head_dim]`: queries in the rotation of Q4 rows.
+    pub(super) queries: Vec<f32>,
     /// `[heads, KV_BLOCK]`.
     pub(super) scores: Vec<f32>,
     /// Running maxima and sums of heads.
@@ -210,6 +212,7 @@ impl Scratch {
             workspace: Workspace::new(inputs.max(shape.index_heads), max_columns),
             tiles: vec![Tile::ZERO; inputs.max(shape.heads).max(shape.index_heads)],
             rows: vec![0.0; KV_BLOCK * shape.head_dim.max(shape.index_dim)],
+            queries: vec![0.0; shape.heads * shape.head_dim],
             scores: vec![0.0; shape.heads.max(shape.index_heads) * KV_BLOCK],
             maxima: vec![0.0; shape.heads],
             sums: vec![0.0; shape.heads],

@@ -4,6 +4,8 @@
 //! per instruction set: the compiler turns the loops into vector instructions, and the results are the
 //! same bits everywhere.
 
+use ds4_quant::kv_rows::{Q4_BLOCK, Q4_LEVELS};
+
 use super::float::{LANES, sum_lanes};
 
 /// The operations, compiled for one instruction set. All are called through
@@ -283,7 +285,39 @@ row_ops! {
         }
     }
 
-    /// F16 bits as f32.
+    /// Blocks of 64 codes of Lloyd-Max levels times the BF16 scale of each block, not rotated back.
+    fn q4_to_f32(codes: &[u8], scales: &[u8], out: &mut [f32]) {
+        let blocks = codes
+            .as_chunks::<{ Q4_BLOCK / 2 }>().0
+            .iter()
+            .zip(out.as_chunks_mut::<Q4_BLOCK>().0)
+            .zip(scales.as_chunks::<2>().0);
+        for ((codes, out), scale) in blocks {
+            let scale = f32::from_bits(u32::from(u16::from_le_bytes(*scale)) << 16);
+            // A chain of selections, which becomes vector instructions everywhere.
+            let value = |code: u32| {
+                let mut level = Q4_LEVELS[0];
+                for (index, larger) in Q4_LEVELS.iter().enumerate().skip(1) {
+                    level = if code & 7 >= index as u32 { *larger } else { level };
+                }
+                f32::from_bits(level.to_bits() | (code & 8) << 28) * scale
+            };
+            let (low, high) = out.split_at_mut(Q4_BLOCK / 2);
+            for (code, out) in codes.iter().zip(low) {
+                *out = value(u32::from(code & 15));
+            }
+            for (code, out) in codes.iter().zip(high) {
+                *out = value(u32::from(code >> 4));
+            }
+        }
+    }
+
+    /// Rotates the blocks of Q4 rows there or back.
+    fn q4_rotate(row: &mut [f32]) {
+        ds4_quant::kv_rows::q4_rotate(row);
+    }
+
+    /// BF16 bits as f32.
     fn bf16_to_f32(bytes: &[u8], out: &mut [f32]) {
         for (bits, out) in bytes.as_chunks::<2>().0.iter().zip(out) {
             *out = f32::from_bits(u32::from(u16::from_le_bytes(*bits)) << 16);
@@ -358,6 +392,42 @@ mod tests {
         for (code, pair) in codes.iter().zip(out.as_chunks::<2>().0) {
             let expected = [code & 15, code >> 4].map(ds4_quant::float4::e2m1_to_f32);
             assert_eq!(*pair, expected.map(|value| value * 2.0));
+        }
+    }
+
+    #[test]
+    fn q4_rows_decode_as_the_reference_on_every_instruction_set() {
+        use ds4_quant::kv_rows::{q4_row_bytes, q4_row_decode};
+
+        let mut sets = vec![RowOps::PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use crate::kernels::isa::{Avx2, Avx512};
+            sets.extend(Avx2::detect().map(|_| RowOps::AVX2));
+            sets.extend(Avx512::detect().map(|_| RowOps::AVX512));
+        }
+        // All codes in both halves, and scales of every kind.
+        let codes: Vec<u8> = (0..=255).collect();
+        let scales = [
+            0x3f80_u16, 0x3eaa, 0, 0x0001, 0x7f7f, 0x7f80, 0x7fc0, 0x4123,
+        ];
+        let bytes: Vec<u8> = codes
+            .into_iter()
+            .chain(scales.into_iter().flat_map(u16::to_le_bytes))
+            .collect();
+        assert_eq!(bytes.len(), q4_row_bytes(512));
+        let mut expected = vec![0.0; 512];
+        q4_row_decode(&bytes, &mut expected).unwrap();
+        for ops in sets {
+            let mut found = vec![0.0; 512];
+            ops.q4_to_f32(&bytes[..256], &bytes[256..], &mut found);
+            ops.q4_rotate(&mut found);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!(
+                    found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(),
+                    "{found} for {expected}"
+                );
+            }
         }
     }
 

@@ -144,15 +144,13 @@ fn visible_rows(
 ) -> Result<Vec<Vec<f32>>, BackendError> {
     let shape = context.shape;
     let entry = step.row(row);
-    let decode = |bytes: &[u8]| {
-        let mut values = vec![0.0; shape.head_dim];
-        rows::decode(context, bytes, &mut values)?;
-        Ok(values)
-    };
     let first = (entry.position + 1).saturating_sub(shape.window);
     let mut visible = (first..=entry.position)
         .map(|position| {
-            decode(&kv.window.bytes()[rows::window_range(&kv.layout, entry.slot, position)])
+            let range = rows::window_range(&kv.layout, entry.slot, position);
+            let mut values = vec![0.0; shape.head_dim];
+            rows::decode(context, &kv.window.bytes()[range], &mut values)?;
+            Ok(values)
         })
         .collect::<Result<Vec<_>, BackendError>>()?;
     let Some(compressed) = &kv.compressed else {
@@ -169,9 +167,11 @@ fn visible_rows(
             .collect(),
     };
     for index in compressed_rows {
-        let row_bytes = kv.layout.row_bytes;
+        let row_bytes = kv.layout.compressed_row_bytes;
         let range = rows::page_range(&kv.layout, row_bytes, pages, entry.slot, index);
-        visible.push(decode(&compressed.rows.bytes()[range])?);
+        let mut values = vec![0.0; shape.head_dim];
+        rows::decode_compressed(context, &compressed.rows.bytes()[range], &mut values)?;
+        visible.push(values);
     }
     Ok(visible)
 }

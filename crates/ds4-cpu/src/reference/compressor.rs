@@ -58,7 +58,7 @@ pub(super) fn compress(
             &inputs.content,
             &inputs.gate,
             layout.channels,
-            layout.row_bytes,
+            layout.compressed_row_bytes,
             kv.compressed.as_mut(),
         ),
         CompressorTarget::Index => (
@@ -108,7 +108,7 @@ pub(super) fn compress(
             let range = rows::page_range(&layout, row_bytes, pages, sequence.slot, end / ratio - 1);
             let bytes = &mut store.rows.bytes_mut()[range];
             match target {
-                CompressorTarget::Attention => rows::encode(context, &pooled, bytes)?,
+                CompressorTarget::Attention => rows::encode_compressed(context, &pooled, bytes)?,
                 CompressorTarget::Index => rows::encode_index(context, &mut pooled, bytes)?,
             }
         }

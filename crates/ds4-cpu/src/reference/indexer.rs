@@ -1,9 +1,9 @@
 //! Queries of the indexer and its choice of rows (model-spec 5.5).
 
+use ds4_model::BackendError;
 use ds4_model::backend::{AttentionInputs, LayerKv, PageTables, StageContext};
 use ds4_model::step::{RopeTable, StepView};
 use ds4_model::weights::Indexer;
-use ds4_model::{BackendError, KvFormat};
 use ds4_quant::kv_rows;
 
 use super::backend::ReferenceBuffer;
@@ -24,7 +24,7 @@ pub(super) fn query_up(
         indexer.query.multiply(latent, heads);
         for head in heads.chunks_exact_mut(shape.index_dim) {
             rotate(head, step.rope(RopeTable::Compressed, row), false);
-            if context.kv_format == KvFormat::Fp8 {
+            if context.kv_format.has_fp4_index() {
                 // Rounded like the keys, whose rotation it shares.
                 let mut bytes = vec![0; kv_rows::fp4_row_bytes(shape.index_dim)];
                 rows::encode_index(context, head, &mut bytes)?;

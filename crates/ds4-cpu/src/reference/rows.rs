@@ -8,7 +8,7 @@ use ds4_quant::kv_rows;
 
 use super::backend::ReferenceBuffer;
 
-/// Encodes an attention row.
+/// Encodes an attention row of the window.
 pub(super) fn encode(
     context: StageContext<'_>,
     row: &[f32],
@@ -19,13 +19,13 @@ pub(super) fn encode(
             encode_plain(context.kv_format, row, bytes);
             Ok(())
         }
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             kv_rows::fp8_row_encode(row, context.shape.nope_dim(), bytes).map_err(layout_error)
         }
     }
 }
 
-/// Decodes an attention row.
+/// Decodes an attention row of the window.
 pub(super) fn decode(
     context: StageContext<'_>,
     bytes: &[u8],
@@ -36,13 +36,37 @@ pub(super) fn decode(
             decode_plain(context.kv_format, bytes, row);
             Ok(())
         }
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             kv_rows::fp8_row_decode(bytes, context.shape.nope_dim(), row).map_err(layout_error)
         }
     }
 }
 
-/// Encodes an indexer row. For FP8 that includes the Hadamard rotation.
+/// Encodes a compressed attention row.
+pub(super) fn encode_compressed(
+    context: StageContext<'_>,
+    row: &[f32],
+    bytes: &mut [u8],
+) -> Result<(), BackendError> {
+    match context.kv_format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::Fp8 => encode(context, row, bytes),
+        KvFormat::Q4 => kv_rows::q4_row_encode(row, bytes).map_err(layout_error),
+    }
+}
+
+/// Decodes a compressed attention row.
+pub(super) fn decode_compressed(
+    context: StageContext<'_>,
+    bytes: &[u8],
+    row: &mut [f32],
+) -> Result<(), BackendError> {
+    match context.kv_format {
+        KvFormat::F32 | KvFormat::F16 | KvFormat::Fp8 => decode(context, bytes, row),
+        KvFormat::Q4 => kv_rows::q4_row_decode(bytes, row).map_err(layout_error),
+    }
+}
+
+/// Encodes an indexer row. With FP4 that includes the Hadamard rotation.
 pub(super) fn encode_index(
     context: StageContext<'_>,
     row: &mut [f32],
@@ -53,7 +77,7 @@ pub(super) fn encode_index(
             encode_plain(context.kv_format, row, bytes);
             Ok(())
         }
-        KvFormat::Fp8 => {
+        KvFormat::Fp8 | KvFormat::Q4 => {
             if let Ok(row) = <&mut [f32; 128]>::try_from(&mut *row) {
                 kv_rows::hadamard_128(row);
             }
@@ -62,7 +86,7 @@ pub(super) fn encode_index(
     }
 }
 
-/// Decodes an indexer row; for FP8 it stays rotated, like the queries.
+/// Decodes an indexer row; with FP4 it stays rotated, like the queries.
 pub(super) fn decode_index(
     context: StageContext<'_>,
     bytes: &[u8],
@@ -73,7 +97,7 @@ pub(super) fn decode_index(
             decode_plain(context.kv_format, bytes, row);
             Ok(())
         }
-        KvFormat::Fp8 => kv_rows::fp4_row_decode(bytes, row).map_err(layout_error),
+        KvFormat::Fp8 | KvFormat::Q4 => kv_rows::fp4_row_decode(bytes, row).map_err(layout_error),
     }
 }
 

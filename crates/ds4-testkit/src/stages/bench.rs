@@ -146,6 +146,7 @@ impl<B: Backend> Bench<B> {
             compression: Compression::None,
             ring_rows: 1,
             row_bytes: self.kv_format.row_bytes(&self.shape),
+            compressed_row_bytes: self.kv_format.compressed_row_bytes(&self.shape),
             index_row_bytes: 0,
             frontier_tokens: 0,
             channels: self.shape.head_dim,

@@ -461,7 +461,7 @@ pub fn row_reading<B: Backend>(backend: B) -> Result<()> {
     equal("FP8", &found, &unit.floats("fp8.y")?.values)
 }
 
-/// Rows that a backend stores as F16 or FP8 are its own F32 rows, rounded as the formats say.
+/// Window rows that a backend stores as F16 or FP8 are its own F32 rows, rounded as the formats say.
 ///
 /// # Errors
 /// A stage that fails, or another byte.
@@ -511,7 +511,9 @@ pub fn row_storing<B: Backend>(make: impl Fn() -> B, kv_format: KvFormat) -> Res
         match kv_format {
             KvFormat::F32 => encoded = bytes_of(row),
             KvFormat::F16 => ds4_quant::encode(TensorType::F16, row, &mut encoded)?,
-            KvFormat::Fp8 => ds4_quant::kv_rows::fp8_row_encode(row, nope, &mut encoded)?,
+            KvFormat::Fp8 | KvFormat::Q4 => {
+                ds4_quant::kv_rows::fp8_row_encode(row, nope, &mut encoded)?
+            }
         }
         expected.extend(encoded);
     }

@@ -166,10 +166,10 @@ fn default_contexts(longest: usize) -> Vec<usize> {
 fn formats(shape: &ModelShape, asked: Option<KvTypeName>) -> Vec<KvFormat> {
     match asked {
         Some(name) => vec![name.into()],
-        None if settings::has_fp8_rows(shape) => {
-            vec![KvFormat::Fp8, KvFormat::F16, KvFormat::F32]
+        None => {
+            let all = KvFormat::ALL.into_iter().rev();
+            all.filter(|format| format.fits(shape)).collect()
         }
-        None => vec![KvFormat::F16, KvFormat::F32],
     }
 }
 
