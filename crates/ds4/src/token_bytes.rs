@@ -1,7 +1,7 @@
 //! What one token passes through: parameters, and bytes that decoding it reads.
 
 use ds4_gguf::{GgufFile, TensorInfo};
-use ds4_model::{Compression, KvFormat, ModelShape};
+use ds4_model::{Compression, KvCapacity, KvFormat, KvLayout, ModelError, ModelShape, PAGE_TOKENS};
 use ds4_quant::TensorType;
 
 /// How much of a tensor one token of the main model needs: its share of the routed experts, one
@@ -75,6 +75,20 @@ pub(crate) fn kv_cache(shape: &ModelShape, format: KvFormat, position: usize) ->
         })
         .sum();
     bytes as u64
+}
+
+/// Bytes that every further token adds to the KV cache of a sequence, in the mean: its share of a page.
+///
+/// # Errors
+/// A format that the model's rows do not have.
+pub(crate) fn kv_cache_growth(shape: &ModelShape, format: KvFormat) -> Result<f64, ModelError> {
+    let capacity = KvCapacity {
+        slots: 1,
+        context: PAGE_TOKENS.min(shape.context),
+        pages: 1,
+    };
+    let layout = KvLayout::new(shape, format, capacity, 1, false)?;
+    Ok(layout.page_bytes() as f64 / PAGE_TOKENS as f64)
 }
 
 /// Bytes that the KV cache of a sequence of `tokens` tokens takes: the window, and all rows behind it.

@@ -26,6 +26,7 @@ use crate::output_file::OutputFile;
 use crate::progress::TokenBar;
 use crate::quality::{Measurement, QualityReport, TextScore};
 use crate::settings;
+use crate::token_bytes;
 
 /// Longest window of a text, in tokens.
 const TEXT_CONTEXT: usize = 2048;
@@ -43,9 +44,14 @@ pub(crate) struct QualityArguments {
     /// Models to compare, the one with most bits first: GGUF files, or names
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
-    /// What to ask: nano, or a file of cases as for ds4 eval
-    #[arg(long, value_name = "nano|FILE", default_value = "nano")]
-    cases: PathBuf,
+    /// What to ask: nano, or files of cases as for ds4 eval
+    #[arg(
+        long,
+        value_name = "nano|FILE",
+        default_value = "nano",
+        value_delimiter = ','
+    )]
+    cases: Vec<PathBuf>,
     #[command(flatten)]
     selection: SelectionArguments,
     /// Also predict this text: plain, or a .jsonl file as for ds4 score
@@ -73,8 +79,11 @@ pub(crate) fn run(
     output: &mut Output,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
-    let file = read_cases(&arguments.cases)?;
-    let cases = arguments.selection.choose(&file.cases)?;
+    let mut all = Vec::new();
+    for path in &arguments.cases {
+        all.extend(read_cases(path)?.cases);
+    }
+    let cases = arguments.selection.choose(&all)?;
     let armed = interrupt.arm();
     let mut laboratory = Laboratory {
         arguments,
@@ -93,10 +102,12 @@ pub(crate) fn run(
         }
         model.check_unchanged()?;
     }
+    let names = arguments.cases.iter();
+    let sources: Vec<String> = names.map(|path| path.display().to_string()).collect();
     let report = QualityReport {
         cases: &cases,
         measurements: &laboratory.measurements,
-        source: arguments.cases.display().to_string(),
+        source: sources.join(", "),
         text: arguments
             .text
             .as_ref()
@@ -185,6 +196,7 @@ impl Laboratory<'_> {
         let measurement = Measurement {
             model: model.title(),
             kv_type: kv_format.name(),
+            kv_bytes_per_token: token_bytes::kv_cache_growth(&shape, kv_format)?,
             weights,
             results,
             text,

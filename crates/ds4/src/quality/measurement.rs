@@ -19,6 +19,8 @@ pub(crate) struct TextScore {
 pub(crate) struct Measurement {
     pub(crate) model: String,
     pub(crate) kv_type: &'static str,
+    /// Bytes of the KV cache that every further token takes, in the mean.
+    pub(crate) kv_bytes_per_token: f64,
     /// Bytes of the weights.
     pub(crate) weights: usize,
     pub(crate) results: Results,

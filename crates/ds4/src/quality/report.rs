@@ -59,6 +59,7 @@ impl QualityReport<'_> {
                 let mut row = json!({
                     "model": measurement.model,
                     "kv_cache_type": measurement.kv_type,
+                    "kv_bytes_per_token": measurement.kv_bytes_per_token,
                     "weight_bytes": measurement.weights,
                     "right": total.right,
                     "total": total.total,
@@ -95,7 +96,7 @@ impl QualityReport<'_> {
     /// Two tables: one row a measurement, and their scores by category.
     pub(crate) fn write_tables(&self, output: &mut Output) -> anyhow::Result<()> {
         let has_text = self.text.is_some();
-        let mut titles = vec!["model", "weights", "KV type"];
+        let mut titles = vec!["model", "weights", "KV type", "KV B/token"];
         if has_text {
             titles.push("NLL of the text");
         }
@@ -112,6 +113,7 @@ impl QualityReport<'_> {
                 measurement.model.clone(),
                 bytes(measurement.weights as u64),
                 measurement.kv_type.to_owned(),
+                format!("{:.0}", measurement.kv_bytes_per_token),
             ];
             if let Some(text) = &measurement.text {
                 row.push(format!("{:.4} ± {:.4}", text.nll, text.nll_error));

@@ -85,6 +85,13 @@ fn models_are_compared_with_the_first() {
         .collect();
     assert_eq!(names[1..], rest);
 
+    // Of each token F32 rows take twice what F16 rows take.
+    let growth = |kv_type: &str| {
+        let row = rows.iter().find(|row| row["kv_cache_type"] == kv_type);
+        row.unwrap()["kv_bytes_per_token"].as_f64().unwrap()
+    };
+    assert_eq!(growth("f32"), 2.0 * growth("f16"));
+
     let row = |name: &str| rows.iter().rfind(|row| row["model"] == name).unwrap();
     assert_eq!(rows[0]["scores"], json!({"a": 0.5, "b": 1.0}));
     // What a model says greedily is the likeliest when it is judged, too.
@@ -120,6 +127,30 @@ fn models_are_compared_with_the_first() {
         !tables.lines().any(|line| line.starts_with("b ")),
         "{tables}"
     );
+}
+
+#[test]
+fn several_files_of_cases_are_one_table() {
+    let home = home();
+    test_model::write_noise(&home.path().join("noise.gguf"), "noise");
+    write_cases(&home.path().join("cases.jsonl"));
+    let more = json!({
+        "id": "far",
+        "category": "c",
+        "messages": [{"role": "user", "content": "?"}],
+        "max_tokens": 1,
+        "check": {"kind": "contains", "text": "x"},
+    });
+    fs::write(home.path().join("more.jsonl"), format!("{more}\n")).unwrap();
+    let stdout = Program::new(home.path())
+        .args(["quality", "noise.gguf", "--json"])
+        .args(["--cases", "cases.jsonl,more.jsonl", "--category", "b,c"])
+        .run()
+        .success();
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["cases"], "cases.jsonl, more.jsonl");
+    let scores = report["measurements"][0]["scores"].as_object().unwrap();
+    assert_eq!(scores.keys().collect::<Vec<_>>(), ["b", "c"]);
 }
 
 #[test]
