@@ -8,8 +8,10 @@
 //!
 //! The scale is BF16: its 2^-9 of error is lost beside the levels', while a power of two, up to
 //! 2^0.5 off, would cost half as much again; and it holds any block that F32 holds, which F16 would not.
-//! The dimensions with position are blocks like the others, of their own, because their size differs:
-//! one rotation over both would spread the error of the larger part over the smaller.
+//! The dimensions with position are blocks like the others, of their own. Measured on compressed rows
+//! of ds4-nano, the error is 0.0090 of the variance in both parts (0.027 without rotation); one rotation
+//! over the whole row makes it 0.012 where position is and the model's answers less likely; those
+//! dimensions as BF16, at two thirds more memory, change the likelihood by less than its noise.
 //!
 //! Layout of a row: for each block 32 bytes with element `j` in the low and `j + 32` in the high half
 //! of byte `j`; then for each block its little-endian BF16 scale; zeros to a multiple of 8 bytes. A
