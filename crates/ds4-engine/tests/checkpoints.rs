@@ -13,7 +13,7 @@ use ds4_engine::{
 };
 use ds4_gguf::GgufFile;
 use ds4_kvstore::{Limits, Store};
-use ds4_model::TokenId;
+use ds4_model::{KvFormat, TokenId};
 
 struct ChannelSink(Sender<GenerationEvent>);
 
@@ -41,6 +41,10 @@ impl Answer {
 }
 
 fn engine(cache_tokens: Option<usize>) -> Engine {
+    engine_with(cache_tokens, KvFormat::default())
+}
+
+fn engine_with(cache_tokens: Option<usize>, kv_format: KvFormat) -> Engine {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../ds4-testkit/data/flash-tiny-native.gguf");
     let file = GgufFile::open(&path).unwrap();
@@ -49,6 +53,7 @@ fn engine(cache_tokens: Option<usize>) -> Engine {
         context: 2048,
         sessions: 2,
         cache_tokens,
+        kv_format,
         prefill_chunk: 64,
         keep_every: 128,
         kept_bytes: Some(1 << 26),
@@ -58,12 +63,16 @@ fn engine(cache_tokens: Option<usize>) -> Engine {
 }
 
 fn start_in(directory: &Path, cache_tokens: Option<usize>, limits: Limits) -> EngineHandle {
+    start_engine(directory, engine(cache_tokens), limits)
+}
+
+fn start_engine(directory: &Path, engine: Engine, limits: Limits) -> EngineHandle {
     let store = CheckpointStore {
         min_tokens: 64,
         min_new_tokens: 32,
         ..CheckpointStore::new(Store::open(directory, limits).unwrap())
     };
-    EngineHandle::start_with_store(engine(cache_tokens), ServiceOptions::default(), store).unwrap()
+    EngineHandle::start_with_store(engine, ServiceOptions::default(), store).unwrap()
 }
 
 fn start(directory: &Path) -> EngineHandle {
@@ -182,6 +191,36 @@ fn what_another_engine_saves_is_found_while_both_run() {
     assert_eq!(answer.usage.cached.disk, first.len() + 19);
     assert_eq!(answer.tokens, two.tokens);
     stop(early);
+}
+
+#[test]
+fn checkpoints_of_one_kv_format_are_nothing_to_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |kv_format| {
+        let engine = engine_with(None, kv_format);
+        start_engine(directory.path(), engine, Limits::default())
+    };
+    let first = prompt(700, 1);
+    let handle = start(KvFormat::Fp8);
+    ask(&handle, &first, 20);
+    stop(handle);
+
+    let handle = start(KvFormat::Q4);
+    let one = ask(&handle, &first, 20);
+    assert_eq!(one.usage.cached.total(), 0);
+    stop(handle);
+
+    // Its own rows it finds, and goes on with the same bits.
+    let plain = engine_with(None, KvFormat::Q4);
+    let plain = EngineHandle::start(plain, ServiceOptions::default()).unwrap();
+    assert_eq!(ask(&plain, &first, 20).tokens, one.tokens);
+    let second = [first.clone(), one.ids(), prompt(40, 9)].concat();
+    let handle = start(KvFormat::Q4);
+    let two = ask(&handle, &second, 20);
+    assert_eq!(two.usage.cached.disk, first.len() + 19);
+    assert_eq!(two.tokens, ask(&plain, &second, 20).tokens);
+    let status = stop(handle);
+    assert_eq!((status.failures, status.restored), (0, 1), "{status:?}");
 }
 
 #[test]
