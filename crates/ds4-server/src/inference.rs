@@ -52,18 +52,29 @@ struct Controls {
 pub struct MissingControlToken(&'static str);
 
 /// Why a turn cannot be generated.
-#[derive(Clone, Debug)]
-pub(crate) enum TurnError {
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TurnError {
     /// The request is at fault.
+    #[error(transparent)]
     Request(RequestError),
     /// The prompt leaves no room for an answer.
-    TooLong { tokens: usize, context: usize },
+    #[error("a prompt of {tokens} tokens does not fit the context of {context}")]
+    TooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
     /// Too many wait.
+    #[error("{message}")]
     Busy {
+        /// How many.
         message: String,
+        /// When it is worth trying again.
         retry_after: Duration,
     },
     /// The engine takes nothing.
+    #[error("{0}")]
     Unavailable(String),
 }
 
@@ -74,7 +85,7 @@ impl From<RequestError> for TurnError {
 }
 
 /// A turn that is ready to be generated.
-pub(crate) struct PreparedTurn {
+pub struct PreparedTurn {
     request: GenerationRequest,
     options: ParserOptions,
     stop: Vec<String>,
@@ -82,6 +93,13 @@ pub(crate) struct PreparedTurn {
     place: VisibleHash,
     /// Tokens of the answer that the prompt has opened; `None` if the answer's start is the client's.
     opening: Option<Vec<TokenId>>,
+}
+
+impl PreparedTurn {
+    /// Tokens of the prompt.
+    pub fn prompt(&self) -> &[TokenId] {
+        &self.request.tokens
+    }
 }
 
 impl Inference {
@@ -149,7 +167,7 @@ impl Inference {
     ///
     /// # Errors
     /// A conversation that cannot be rendered.
-    pub(crate) fn prompt_text(&self, turn: &TurnRequest) -> Result<String, RequestError> {
+    pub fn prompt_text(&self, turn: &TurnRequest) -> Result<String, RequestError> {
         let mut conversation = turn.conversation.clone();
         self.settle(&mut conversation.reasoning_effort);
         render(&conversation, self.vintage)
@@ -229,7 +247,7 @@ impl Inference {
     ///
     /// # Errors
     /// A turn that cannot be generated.
-    pub(crate) fn prepare(&self, turn: &TurnRequest) -> Result<PreparedTurn, TurnError> {
+    pub fn prepare(&self, turn: &TurnRequest) -> Result<PreparedTurn, TurnError> {
         let (prompt, place) = self.prompt_tokens(turn)?;
         let context = self.service.model().context;
         if prompt.len() >= context {
@@ -342,15 +360,14 @@ impl Inference {
         })
     }
 
-    /// Gives a plain continuation to the engine.
+    /// Makes a plain continuation ready. Compiles its grammar: not for a thread that serves sockets.
     ///
     /// # Errors
-    /// A format that cannot be guaranteed, or the engine does not take it.
-    pub(crate) fn complete(
-        self: &Arc<Self>,
+    /// A format that cannot be guaranteed, or no room for an answer.
+    pub fn prepare_completion(
+        &self,
         completion: &CompletionRequest,
-        record: Arc<RequestRecord>,
-    ) -> Result<RunningTurn, TurnError> {
+    ) -> Result<PreparedTurn, TurnError> {
         let mut prompt = Vec::new();
         match &completion.prompt_ids {
             Some(ids) => prompt.extend_from_slice(ids),
@@ -393,21 +410,17 @@ impl Inference {
             automaton: Box::new(grammar.constraint()),
             starts_after: None,
         });
-        self.start(
-            PreparedTurn {
-                opening: None,
-                request,
-                options: ParserOptions {
-                    tools: false,
-                    continues_prefix: true,
-                    ..ParserOptions::default()
-                },
-                stop: turn.stop,
-                place: VisibleHash::start(),
+        Ok(PreparedTurn {
+            opening: None,
+            request,
+            options: ParserOptions {
+                tools: false,
+                continues_prefix: true,
+                ..ParserOptions::default()
             },
-            "call_",
-            record,
-        )
+            stop: turn.stop,
+            place: VisibleHash::start(),
+        })
     }
 
     fn memory(&self) -> MutexGuard<'_, ReplayMemory> {

@@ -26,8 +26,8 @@ mod wire;
 #[cfg(test)]
 mod golden_tests;
 
-pub use http::{RunningServer, ServerError, serve};
-pub use inference::{Inference, MissingControlToken};
+pub use http::{RunningServer, ServerError, parse_body, serve};
+pub use inference::{Inference, MissingControlToken, PreparedTurn, TurnError};
 pub use observe::{RequestLog, RequestReport};
 pub use settings::ServerSettings;
 pub use wire::RequestError;

@@ -147,6 +147,7 @@ fn messages(body: &Fields<'_>) -> Result<Vec<Message>, RequestError> {
             "user" => user(fields, &mut open, &mut messages)?,
             "assistant" => {
                 let message = assistant(fields)?;
+                wire::check_open_calls(message.tool_calls.len(), &fields.path_of("content"))?;
                 open = message
                     .tool_calls
                     .iter()

@@ -17,3 +17,4 @@ mod socket;
 mod stream;
 
 pub use listener::{RunningServer, ServerError, serve};
+pub use request_body::parse_body;

@@ -56,15 +56,19 @@ pub(crate) async fn read_json(
         Ok(Ok(bytes)) => bytes,
     };
     if bytes.len() < LONG {
-        return parse(&bytes);
+        return parse_body(&bytes);
     }
-    match tokio::task::spawn_blocking(move || parse(&bytes)).await {
+    match tokio::task::spawn_blocking(move || parse_body(&bytes)).await {
         Ok(parsed) => parsed,
         Err(_) => Err(RequestError::new("internal error while reading the body").with_status(500)),
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Value, RequestError> {
+/// Reads JSON that came from outside, with bounds on its depth and its number of values.
+///
+/// # Errors
+/// No JSON, or too many values (400).
+pub fn parse_body(bytes: &[u8]) -> Result<Value, RequestError> {
     if has_more_values(bytes, MAX_VALUES) {
         return Err(RequestError::new(format!(
             "the body holds more than {MAX_VALUES} values"

@@ -257,6 +257,7 @@ fn messages(body: &Fields<'_>) -> Result<Vec<Message>, RequestError> {
             "latest_reminder" => Message::new(Role::LatestReminder, content(fields, false)?),
             "assistant" => {
                 let message = assistant(fields)?;
+                wire::check_open_calls(message.tool_calls.len(), &fields.path_of("tool_calls"))?;
                 open = message
                     .tool_calls
                     .iter()

@@ -3,7 +3,7 @@
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use serde_json::Value;
 
-use crate::wire::{Fields, RequestError, joined};
+use crate::wire::{Fields, RequestError, check_open_calls, joined};
 
 /// What the input items say.
 #[derive(Debug, Default)]
@@ -121,12 +121,13 @@ impl Builder {
                 Ok(())
             }
             "system" | "developer" => {
+                // Behind anything else there are no system messages.
                 let only_instructions = !self.begun
                     && self
                         .input
                         .messages
-                        .iter()
-                        .all(|message| message.role == Role::System);
+                        .last()
+                        .is_none_or(|message| message.role == Role::System);
                 let message = if only_instructions {
                     Message::new(Role::System, text)
                 } else {
@@ -182,7 +183,7 @@ impl Builder {
         };
         self.assistant(reasoning).tool_calls.push(call);
         self.open.push(id);
-        Ok(())
+        check_open_calls(self.open.len(), "input")
     }
 
     fn output(&mut self, item: &Fields<'_>, output: String) -> Result<(), RequestError> {
@@ -229,13 +230,17 @@ fn full_name(item: &Fields<'_>) -> Result<String, RequestError> {
     })
 }
 
+/// In place: thousands of parts may follow each other.
 fn append(message: &mut Message, text: &str) {
-    let mut held = message.content.text();
-    if !held.is_empty() && !text.is_empty() {
-        held.push_str("\n\n");
+    if !matches!(message.content, Content::Text(_)) {
+        message.content = Content::Text(message.content.text());
     }
-    held.push_str(text);
-    message.content = Content::Text(held);
+    if let Content::Text(held) = &mut message.content {
+        if !held.is_empty() && !text.is_empty() {
+            held.push_str("\n\n");
+        }
+        held.push_str(text);
+    }
 }
 
 /// Reasoning as the model wrote it; a summary is not what it wrote.

@@ -15,4 +15,4 @@ use format::shown;
 pub(crate) use format::{format, guided};
 pub(crate) use sampling::{max_tokens, sampling, stop};
 pub(crate) use thinking::thinking;
-pub(crate) use tools::{Tools, joined};
+pub(crate) use tools::{Tools, check_open_calls, joined};

@@ -9,6 +9,8 @@ use crate::turn::{OfferedTool, ToolKind};
 
 /// Most tools of a request.
 const MAX_TOOLS: usize = 1024;
+/// Most calls of a conversation that wait for their results at a time.
+const MAX_OPEN_CALLS: usize = 1024;
 /// Longest name of a tool.
 const MAX_NAME: usize = 128;
 
@@ -108,6 +110,20 @@ impl Tools {
         };
         self.add(path, tool, &shown)
     }
+}
+
+/// Refuses more calls at a time than anybody makes: each result is looked up among them.
+///
+/// # Errors
+/// Too many.
+pub(crate) fn check_open_calls(calls: usize, path: &str) -> Result<(), RequestError> {
+    if calls <= MAX_OPEN_CALLS {
+        return Ok(());
+    }
+    Err(RequestError::field(
+        path,
+        format!("Invalid '{path}': at most {MAX_OPEN_CALLS} calls can wait for their results"),
+    ))
 }
 
 /// Name of a tool in a group, as DeepSeek's service joins them.

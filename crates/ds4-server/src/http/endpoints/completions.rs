@@ -39,7 +39,11 @@ pub(crate) async fn completions(
     record.asked(&request.model, request.stream);
     let streams = request.stream;
     let inference = Arc::clone(&state.inference);
-    let mut turn = apart(DIALECT, move || inference.complete(&request, record)).await?;
+    let mut turn = apart(DIALECT, move || {
+        let prepared = inference.prepare_completion(&request)?;
+        inference.start(prepared, "call_", record)
+    })
+    .await?;
     if streams {
         return Ok(stream_turn(turn, writer, state.settings.keep_alive));
     }
