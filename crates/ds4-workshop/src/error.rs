@@ -56,6 +56,14 @@ pub enum WorkshopError {
     /// A synthetic request failed.
     #[error("a request of the load failed: {0}")]
     Request(GenerationError),
+    /// A server did not do what it was asked for.
+    #[error("{url}: {message}")]
+    Server {
+        /// What was asked for.
+        url: String,
+        /// What happened instead.
+        message: String,
+    },
     /// Requests that do not end.
     #[error("{requests} requests do not come to an end")]
     Hanging {

@@ -1,24 +1,30 @@
-//! Speed of an engine that serves many: synthetic requests through its job interface.
+//! Speed of an engine that serves many: synthetic requests through its job interface, or of a server:
+//! the same requests over HTTP.
 //!
 //! For each number of sessions, first as many requests arrive at once, which gives the throughput and
 //! the time to the first token; then, while as many decode, another request brings a long prompt, which
 //! gives the longest gap between tokens that its neighbours see, and while it is computed one more
 //! arrives, which gives the wait of a newcomer.
 
+mod engine_target;
+mod http_target;
+mod target;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ds4_engine::{
-    Engine, EngineHandle, EngineOptions, GenerationRequest, SamplerSettings, ServiceOptions,
-    Shutdown,
-};
+use ds4_engine::{Engine, EngineOptions, ServiceOptions};
 use serde::Serialize;
 
+use self::engine_target::EngineTarget;
+use self::http_target::HttpTarget;
+use self::target::{Arrival, Target, Used, What};
 use crate::Control;
 use crate::error::WorkshopError;
-use crate::probe::{News, Outcome, Probe};
 use crate::random::Random;
+
+pub use self::http_target::HttpServer;
 
 /// How often a wait looks whether it was stopped.
 const POLL: Duration = Duration::from_millis(100);
@@ -56,6 +62,17 @@ impl LoadOptions {
             cache_tokens: Some(cache.max(context)),
             ..engine
         }
+    }
+
+    fn check(&self) -> Result<(), WorkshopError> {
+        if self.prompt_tokens == 0 || self.gen_tokens < 2 || self.sessions.contains(&0) {
+            return Err(WorkshopError::Setting {
+                name: "the load",
+                found: format!("{self:?}"),
+                expected: "at least 1 session, 1 prompt token and 2 generated ones".to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// Tokens that a session generates at most while the long prompt is computed, a few steps before
@@ -137,120 +154,123 @@ pub fn measure(
     options: &LoadOptions,
     control: &mut Control<'_>,
 ) -> Result<Vec<LoadRow>, WorkshopError> {
-    if options.prompt_tokens == 0 || options.gen_tokens < 2 || options.sessions.contains(&0) {
-        return Err(WorkshopError::Setting {
-            name: "the load",
-            found: format!("{options:?}"),
-            expected: "at least 1 session, 1 prompt token and 2 generated ones".to_owned(),
-        });
-    }
+    options.check()?;
     let mut random = Random::new(1);
     let mut rows = Vec::new();
     // Memory is touched for the first time before anything is timed.
-    engine = Load::new(engine, options, &mut random, control.cancel)?.warm_up()?;
+    let mut target = EngineTarget::start(engine, options.service, &mut random)?;
+    Load::new(&mut target, options, control.cancel).warm_up()?;
+    engine = target.stop()?;
     let total = options.sessions.len();
     for (done, &sessions) in options.sessions.iter().enumerate() {
         (control.progress)(done, total);
         // No request finds what an earlier one left behind.
         engine.forget_kept();
-        let mut load = Load::new(engine, options, &mut random, control.cancel)?;
-        let mut row = load.arrive_at_once(sessions)?;
-        if options.prefill_tokens > 0 {
-            row.beside_prefill = Some(load.beside_prefill(sessions)?);
-        }
-        rows.push(row);
-        engine = load.stop()?;
+        let mut target = EngineTarget::start(engine, options.service, &mut random)?;
+        rows.push(Load::new(&mut target, options, control.cancel).row(sessions)?);
+        engine = target.stop()?;
+    }
+    (control.progress)(total, total);
+    Ok(rows)
+}
+
+/// Measures all numbers of sessions by streamed chat completions of a server.
+///
+/// Prompts are random words, as many as make about the tokens asked for by the server's own count. A token
+/// is an event that brings text; where the server counts more tokens than that, speeds are by its count.
+/// [`LoadOptions::service`] is the server's affair and not used.
+///
+/// # Errors
+/// The server cannot be reached, refuses or fails, or the caller stops it.
+pub fn measure_server(
+    server: HttpServer,
+    options: &LoadOptions,
+    control: &mut Control<'_>,
+) -> Result<Vec<LoadRow>, WorkshopError> {
+    options.check()?;
+    let mut target = HttpTarget::new(server, Random::new(1), control.cancel)?;
+    Load::new(&mut target, options, control.cancel).warm_up()?;
+    let mut rows = Vec::new();
+    let total = options.sessions.len();
+    for (done, &sessions) in options.sessions.iter().enumerate() {
+        (control.progress)(done, total);
+        rows.push(Load::new(&mut target, options, control.cancel).row(sessions)?);
+        target.settle()?;
     }
     (control.progress)(total, total);
     Ok(rows)
 }
 
 struct Load<'a> {
-    handle: EngineHandle,
-    probe: Probe,
+    target: &'a mut dyn Target,
     options: &'a LoadOptions,
-    random: &'a mut Random,
-    vocabulary: usize,
     cancel: &'a AtomicBool,
+    /// How many tokens one arrival stands for.
+    tokens_an_arrival: f64,
 }
 
 impl<'a> Load<'a> {
-    fn new(
-        engine: Engine,
-        options: &'a LoadOptions,
-        random: &'a mut Random,
-        cancel: &'a AtomicBool,
-    ) -> Result<Self, WorkshopError> {
-        Ok(Self {
-            vocabulary: engine.shape().vocabulary,
-            handle: EngineHandle::start(engine, options.service)?,
-            probe: Probe::new(),
+    fn new(target: &'a mut dyn Target, options: &'a LoadOptions, cancel: &'a AtomicBool) -> Self {
+        Self {
+            target,
             options,
-            random,
             cancel,
-        })
+            tokens_an_arrival: 1.0,
+        }
     }
 
-    fn stop(self) -> Result<Engine, WorkshopError> {
-        let engine = self.handle.stop(Shutdown::Cancel);
-        engine.ok_or(WorkshopError::Stopped)
+    fn warm_up(&mut self) -> Result<(), WorkshopError> {
+        let (prompt, generated) = (self.options.prompt_tokens, self.options.gen_tokens);
+        self.target.submit(0, prompt, generated)?;
+        while !matches!(self.next()?.what, What::Finished(_)) {}
+        Ok(())
     }
 
-    fn warm_up(mut self) -> Result<Engine, WorkshopError> {
-        self.submit(0, self.options.prompt_tokens, self.options.gen_tokens)?;
-        while !matches!(self.next()?.outcome, Outcome::Finished(..)) {}
-        self.stop()
-    }
-
-    fn submit(
-        &mut self,
-        number: usize,
-        prompt: usize,
-        max_tokens: usize,
-    ) -> Result<Arc<AtomicBool>, WorkshopError> {
-        let sampling = SamplerSettings {
-            temperature: 0.0,
-            ..SamplerSettings::default()
-        };
-        let tokens = self.random.tokens(prompt, self.vocabulary);
-        let request = GenerationRequest {
-            sampling,
-            ..GenerationRequest::new(tokens, max_tokens)
-        };
-        Ok(self.probe.submit(&self.handle, number, request)?)
-    }
-
-    /// The next news, however long it takes.
-    fn next(&self) -> Result<News, WorkshopError> {
+    /// What comes next, however long it takes.
+    fn next(&mut self) -> Result<Arrival, WorkshopError> {
         loop {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(WorkshopError::Cancelled);
             }
-            if let Some(news) = self.probe.next(POLL) {
-                return match news.outcome {
-                    Outcome::Failed(error) => Err(WorkshopError::Request(error)),
-                    Outcome::Token(_) | Outcome::Finished(..) => Ok(news),
-                };
+            if let Some(arrival) = self.target.next(POLL)? {
+                return Ok(arrival);
             }
         }
+    }
+
+    fn row(&mut self, sessions: usize) -> Result<LoadRow, WorkshopError> {
+        let mut row = self.arrive_at_once(sessions)?;
+        if self.options.prefill_tokens > 0 {
+            row.beside_prefill = Some(self.beside_prefill(sessions)?);
+        }
+        Ok(row)
     }
 
     fn arrive_at_once(&mut self, sessions: usize) -> Result<LoadRow, WorkshopError> {
         let (prompt, generated) = (self.options.prompt_tokens, self.options.gen_tokens);
         let start = Instant::now();
         for number in 0..sessions {
-            self.submit(number, prompt, generated)?;
+            self.target.submit(number, prompt, generated)?;
         }
         let mut times = vec![Vec::new(); sessions];
+        let mut used = Used::default();
         let mut finished = 0;
         let mut end = start;
         while finished < sessions {
-            let news = self.next()?;
-            match news.outcome {
-                Outcome::Token(_) => times[news.request].push(news.at),
-                Outcome::Finished(..) | Outcome::Failed(_) => finished += 1,
+            let arrival = self.next()?;
+            let times = &mut times[arrival.request];
+            match arrival.what {
+                What::Token => times.push(arrival.at),
+                What::Finished(one) => {
+                    if times.is_empty() {
+                        times.push(arrival.at);
+                    }
+                    used.prompt += one.prompt;
+                    used.generated += one.generated;
+                    finished += 1;
+                }
             }
-            end = news.at;
+            end = arrival.at;
         }
         let since_start = |at: &Instant| at.saturating_duration_since(start).as_secs_f64();
         let first = times.iter().filter_map(|times| times.first());
@@ -260,10 +280,12 @@ impl<'a> Load<'a> {
         let last = times.iter().filter_map(|times| times.last());
         let to = last.min().copied().unwrap_or(end);
         let (from, to) = if from < to { (from, to) } else { (start, end) };
-        let tokens = sessions * (prompt + generated);
+        let arrivals = times.iter().map(Vec::len).sum::<usize>().max(1);
+        self.tokens_an_arrival = used.generated as f64 / arrivals as f64;
+        let tokens = used.prompt + used.generated;
         Ok(LoadRow {
             sessions,
-            decode_tps: rate(&times, from, to),
+            decode_tps: self.tokens_an_arrival * rate(&times, from, to),
             total_tps: tokens as f64 / since_start(&end).max(f64::EPSILON),
             first_token: Latency::of(first_token),
             gap: Latency::of(gaps(&times, from, to)),
@@ -272,49 +294,121 @@ impl<'a> Load<'a> {
     }
 
     fn beside_prefill(&mut self, sessions: usize) -> Result<BesidePrefill, WorkshopError> {
-        let room = self.options.tokens_beside_prefill();
-        let mut closed = Vec::new();
-        for number in 0..sessions {
-            closed.push(self.submit(number, self.options.prompt_tokens, room)?);
+        let mut beside = Beside {
+            room: self.options.tokens_beside_prefill(),
+            times: Vec::new(),
+            closed: Vec::new(),
+            others: Vec::new(),
+            prompts: Vec::new(),
+        };
+        for _ in 0..sessions {
+            beside.begin(self)?;
         }
-        let (long, newcomer) = (sessions, sessions + 1);
-        let mut times = vec![Vec::new(); sessions + 2];
-        while times[..sessions].iter().any(|times| times.len() < 2) {
-            self.take(&mut times)?;
+        let decoding = |beside: &Beside, at_least: usize| {
+            let longer = |&&number: &&usize| beside.times[number].len() >= at_least;
+            beside.others.iter().filter(longer).count() >= sessions
+        };
+        while !decoding(&beside, 2) {
+            beside.take(self)?;
         }
         let from = Instant::now();
-        self.submit(long, self.options.prefill_tokens, 1)?;
+        let long = beside.ask(self, self.options.prefill_tokens)?;
         // When the others have got some tokens, the long prompt is under way.
-        let before = times[0].len();
-        while times[0].len() < before + 3 && times[long].is_empty() {
-            self.take(&mut times)?;
+        let tokens = |beside: &Beside| -> usize {
+            let others = beside.others.iter();
+            others.map(|&number| beside.times[number].len()).sum()
+        };
+        let before = tokens(&beside);
+        while tokens(&beside) < before + 3 * sessions && beside.times[long].is_empty() {
+            beside.take(self)?;
         }
         let arrived = Instant::now();
-        self.submit(newcomer, self.options.prompt_tokens, 1)?;
-        while times[long].is_empty() || times[newcomer].is_empty() {
-            self.take(&mut times)?;
+        let newcomer = beside.ask(self, self.options.prompt_tokens)?;
+        while beside.times[long].is_empty() || beside.times[newcomer].is_empty() {
+            beside.take(self)?;
         }
-        let first = |request: usize| times[request].first().copied().unwrap_or(from);
-        let to = first(long);
-        let newcomer = first(newcomer).saturating_duration_since(arrived);
-        for closed in closed {
+        for closed in &beside.closed {
             closed.store(true, Ordering::Relaxed);
         }
+        // What the prompt had in the end, where the server counts.
+        while beside.prompts[long].is_none() {
+            beside.take(self)?;
+        }
+        let first = |request: usize| beside.times[request].first().copied().unwrap_or(from);
+        let to = first(long);
+        let newcomer = first(newcomer).saturating_duration_since(arrived);
         let seconds = to.saturating_duration_since(from).as_secs_f64();
-        let others = &times[..sessions];
+        let prompt = beside.prompts[long].unwrap_or(self.options.prefill_tokens);
+        let others: Vec<Vec<Instant>> = beside
+            .others
+            .iter()
+            .map(|&number| beside.times[number].clone())
+            .collect();
         Ok(BesidePrefill {
-            prefill_tps: self.options.prefill_tokens as f64 / seconds.max(f64::EPSILON),
-            decode_tps: rate(others, from, to),
-            gap: Latency::of(gaps(others, from, to)),
+            prefill_tps: prompt as f64 / seconds.max(f64::EPSILON),
+            decode_tps: self.tokens_an_arrival * rate(&others, from, to),
+            gap: Latency::of(gaps(&others, from, to)),
             newcomer_first_token: newcomer.as_secs_f64(),
             long_first_token: seconds,
         })
     }
+}
 
-    fn take(&self, times: &mut [Vec<Instant>]) -> Result<(), WorkshopError> {
-        let news = self.next()?;
-        if let Outcome::Token(_) = news.outcome {
-            times[news.request].push(news.at);
+/// Requests beside a long prompt, by number.
+struct Beside {
+    /// Tokens that a session may generate.
+    room: usize,
+    times: Vec<Vec<Instant>>,
+    /// Tokens of the prompts of those that have ended.
+    prompts: Vec<Option<usize>>,
+    closed: Vec<Arc<AtomicBool>>,
+    /// Those that decode.
+    others: Vec<usize>,
+}
+
+impl Beside {
+    fn submit(
+        &mut self,
+        load: &mut Load<'_>,
+        prompt: usize,
+        max_tokens: usize,
+    ) -> Result<usize, WorkshopError> {
+        let number = self.times.len();
+        self.closed
+            .push(load.target.submit(number, prompt, max_tokens)?);
+        self.times.push(Vec::new());
+        self.prompts.push(None);
+        Ok(number)
+    }
+
+    /// One more session that decodes.
+    fn begin(&mut self, load: &mut Load<'_>) -> Result<(), WorkshopError> {
+        let number = self.submit(load, load.options.prompt_tokens, self.room)?;
+        self.others.push(number);
+        Ok(())
+    }
+
+    /// A request for one token.
+    fn ask(&mut self, load: &mut Load<'_>, prompt: usize) -> Result<usize, WorkshopError> {
+        self.submit(load, prompt, 1)
+    }
+
+    fn take(&mut self, load: &mut Load<'_>) -> Result<(), WorkshopError> {
+        let arrival = load.next()?;
+        let times = &mut self.times[arrival.request];
+        match arrival.what {
+            What::Token => times.push(arrival.at),
+            What::Finished(used) => {
+                if times.is_empty() {
+                    times.push(arrival.at);
+                }
+                self.prompts[arrival.request] = Some(used.prompt);
+                let closed = self.closed[arrival.request].load(Ordering::Relaxed);
+                // An answer that has come to its end makes room for another one.
+                if !closed && self.others.contains(&arrival.request) {
+                    self.begin(load)?;
+                }
+            }
         }
         Ok(())
     }

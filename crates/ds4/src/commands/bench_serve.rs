@@ -6,9 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use ds4_engine::{Engine, EngineOptions, ServiceOptions};
 use ds4_model::ModelShape;
-use ds4_workshop::load::{Latency, LoadOptions, LoadRow, measure};
+use ds4_workshop::load::{HttpServer, Latency, LoadOptions, LoadRow, measure, measure_server};
 use ds4_workshop::{Control, WorkshopError};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::{EngineArguments, ModelArgument};
 use crate::failure::{Hint, Interrupted, UsageError};
@@ -22,15 +22,27 @@ use crate::table::Table;
 /// Tokens of the long prompt, if the model's context has room for them.
 const PREFILL_TOKENS: usize = 20_000;
 
+/// Most tokens of a prompt or an answer.
+const MOST_TOKENS: usize = 1 << 20;
+
 /// Arguments of `ds4 bench serve`.
 ///
 /// Requests with pseudo-random prompts go through the engine as those of `ds4 serve` do. For each number of
 /// sessions as many arrive at once; then, while as many decode, one more brings a long prompt, and while
 /// that is computed a newcomer arrives.
+///
+/// With --url the same requests go to a server that is running, as streamed chat completions. It should be able
+/// to work on two requests more than the largest number of sessions.
 #[derive(Debug, Args)]
 pub(crate) struct BenchServeArguments {
     #[command(flatten)]
     model: ModelArgument,
+    /// Measure the server at this address instead, such as http://127.0.0.1:8000
+    #[arg(long, value_name = "URL", conflicts_with_all = ["model", "quantum"])]
+    url: Option<String>,
+    /// Key of that server
+    #[arg(long, value_name = "KEY", env = "DS4_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
     /// Numbers of sessions
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
     sessions: Vec<usize>,
@@ -40,7 +52,8 @@ pub(crate) struct BenchServeArguments {
     /// Tokens that each request generates
     #[arg(long, value_name = "N", default_value_t = 64)]
     gen_tokens: usize,
-    /// Tokens of the long prompt, 0 for none [default: 20000, or what the model's context holds]
+    /// Tokens of the long prompt, 0 for none [default: 20000, or what the model's context holds;
+    /// a server must hold as many]
     #[arg(long, value_name = "N")]
     prefill: Option<usize>,
     /// Rows of prompts in a step in which others decode
@@ -59,21 +72,71 @@ pub(crate) fn run(
     output: &mut Output,
     interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
+    if let Some(url) = &arguments.url {
+        return run_on_server(url, arguments, output, interrupt);
+    }
     let model = ModelFile::open(arguments.model.model.as_deref())?;
     model.introduce(output);
     let shape = ModelShape::from_file(&model.file)?;
+    let options = load_options(arguments, shape.context)?;
+    let engine_options = options.engine_options(EngineOptions {
+        kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
+        ..settings::engine_options(&arguments.engine)
+    });
+    machine_memory::check(&model.file, &engine_options)?;
+    let engine = Engine::open(&model.file, None, &engine_options, &mut |_| {})
+        .with_context(|| format!("cannot load the model `{}`", model.label))
+        .hint(|| {
+            "fewer tokens with --prompt-tokens, --gen-tokens or --prefill need a smaller context"
+                .to_owned()
+        })?;
+    let rows = follow(arguments, output, interrupt, |control| {
+        measure(engine, &options, control)
+    })?;
+    model.check_unchanged()?;
+    let what = json!({
+        "model": model.title(),
+        "kv_cache_type": engine_options.kv_format.name(),
+        "prefill_quantum": options.service.prefill_quantum,
+    });
+    report(arguments, what, &options, &rows, output)
+}
+
+fn run_on_server(
+    url: &str,
+    arguments: &BenchServeArguments,
+    output: &mut Output,
+    interrupt: &Arc<Interrupt>,
+) -> anyhow::Result<()> {
+    let options = load_options(arguments, usize::MAX)?;
+    let server = HttpServer::find(url, arguments.api_key.clone())
+        .hint(|| "start one with `ds4 serve`, and give its address".to_owned())?;
+    let what = json!({"model": server.model, "url": server.url});
+    let rows = follow(arguments, output, interrupt, |control| {
+        measure_server(server, &options, control)
+    })
+    .hint(|| {
+        "the server must take as many requests at a time, and prompts of --prefill tokens"
+            .to_owned()
+    })?;
+    report(arguments, what, &options, &rows, output)
+}
+
+/// What is measured, on a model or server whose context has so many tokens.
+fn load_options(arguments: &BenchServeArguments, context: usize) -> anyhow::Result<LoadOptions> {
     let options = LoadOptions {
         sessions: arguments.sessions.clone(),
         prompt_tokens: arguments.prompt_tokens,
         gen_tokens: arguments.gen_tokens,
         prefill_tokens: arguments
             .prefill
-            .unwrap_or_else(|| PREFILL_TOKENS.min(shape.context - 1)),
+            .unwrap_or_else(|| PREFILL_TOKENS.min(context - 1)),
         service: ServiceOptions {
             queue: arguments.sessions.iter().copied().max().unwrap_or(1) + 1,
             prefill_quantum: arguments.quantum,
         },
     };
+    let most = context.min(MOST_TOKENS);
     let is_valid = options
         .sessions
         .iter()
@@ -87,26 +150,24 @@ pub(crate) fn run(
             options.prefill_tokens,
         ]
         .iter()
-        .all(|&tokens| tokens <= shape.context);
+        .all(|&tokens| tokens <= most);
     if !is_valid {
         return Err(UsageError(format!(
             "--sessions must be 1 to 1024, --gen-tokens at least 2, --prompt-tokens and --quantum at least 1, \
-             all within the context of {}",
-            shape.context
+             all within the context of {most}"
         ))
         .into());
     }
-    let engine_options = options.engine_options(EngineOptions {
-        kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
-        ..settings::engine_options(&arguments.engine)
-    });
-    machine_memory::check(&model.file, &engine_options)?;
-    let engine = Engine::open(&model.file, None, &engine_options, &mut |_| {})
-        .with_context(|| format!("cannot load the model `{}`", model.label))
-        .hint(|| {
-            "fewer tokens with --prompt-tokens, --gen-tokens or --prefill need a smaller context"
-                .to_owned()
-        })?;
+    Ok(options)
+}
+
+/// Measures with progress, until Ctrl-C.
+fn follow(
+    arguments: &BenchServeArguments,
+    output: &mut Output,
+    interrupt: &Arc<Interrupt>,
+    measure: impl FnOnce(&mut Control<'_>) -> Result<Vec<LoadRow>, WorkshopError>,
+) -> anyhow::Result<Vec<LoadRow>> {
     let armed = interrupt.arm();
     let mut control = Control {
         cancel: armed.cancel(),
@@ -116,38 +177,43 @@ pub(crate) fn run(
             }
         },
     };
-    let rows = match measure(engine, &options, &mut control) {
-        Err(WorkshopError::Cancelled) => return Err(Interrupted.into()),
-        rows => rows?,
-    };
-    model.check_unchanged()?;
+    match measure(&mut control) {
+        Err(WorkshopError::Cancelled) => Err(Interrupted.into()),
+        rows => Ok(rows?),
+    }
+}
+
+/// Prints the figures of `what`, the model and how it was served.
+fn report(
+    arguments: &BenchServeArguments,
+    what: Value,
+    options: &LoadOptions,
+    rows: &[LoadRow],
+    output: &mut Output,
+) -> anyhow::Result<()> {
     if arguments.json {
-        let document = json!({
-            "model": model.title(),
-            "kv_cache_type": engine_options.kv_format.name(),
-            "prompt_tokens": options.prompt_tokens,
-            "gen_tokens": options.gen_tokens,
-            "prefill_tokens": options.prefill_tokens,
-            "prefill_quantum": options.service.prefill_quantum,
-            "rows": rows,
-        });
+        let mut document = what;
+        document["prompt_tokens"] = json!(options.prompt_tokens);
+        document["gen_tokens"] = json!(options.gen_tokens);
+        document["prefill_tokens"] = json!(options.prefill_tokens);
+        document["rows"] = json!(rows);
         output.line(&document.to_string())?;
         return Ok(());
     }
-    write(&model, &options, &rows, output)
+    let title = what["model"].as_str().unwrap_or_default();
+    write(title, arguments.url.is_none(), options, rows, output)
 }
 
 fn write(
-    model: &ModelFile,
+    title: &str,
+    is_own_engine: bool,
     options: &LoadOptions,
     rows: &[LoadRow],
     output: &mut Output,
 ) -> anyhow::Result<()> {
     output.headline(&format!(
         "{}: prompts of {} tokens, answers of {}",
-        model.title(),
-        options.prompt_tokens,
-        options.gen_tokens
+        title, options.prompt_tokens, options.gen_tokens
     ))?;
     let pair = |latency: &Latency| format!("{} / {}", time(latency.median), time(latency.worst));
     let mut table = Table::new([
@@ -173,10 +239,12 @@ fn write(
         return Ok(());
     }
     output.line("")?;
-    output.headline(&format!(
-        "Beside a prompt of {} tokens, at most {} of them in a step",
-        options.prefill_tokens, options.service.prefill_quantum
-    ))?;
+    let mut headline = format!("Beside a prompt of {} tokens", options.prefill_tokens);
+    if is_own_engine {
+        let quantum = options.service.prefill_quantum;
+        headline += &format!(", at most {quantum} of them in a step");
+    }
+    output.headline(&headline)?;
     let mut table = Table::new([
         "sessions",
         "prefill t/s",
