@@ -64,6 +64,9 @@ pub enum WorkshopError {
         /// What happened instead.
         message: String,
     },
+    /// Answers of hardly a token, again and again.
+    #[error("answers end at once: there is nothing to measure beside a long prompt")]
+    ShortAnswers,
     /// Requests that do not end.
     #[error("{requests} requests do not come to an end")]
     Hanging {

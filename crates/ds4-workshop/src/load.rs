@@ -28,6 +28,8 @@ pub use self::http_target::HttpServer;
 
 /// How often a wait looks whether it was stopped.
 const POLL: Duration = Duration::from_millis(100);
+/// Most answers beside one long prompt.
+const MOST_ANSWERS: usize = 1 << 14;
 /// Tokens of a page of the KV cache, by which sizes are rounded.
 const PAGE: usize = ds4_model::PAGE_TOKENS;
 
@@ -383,6 +385,9 @@ impl Beside {
 
     /// One more session that decodes.
     fn begin(&mut self, load: &mut Load<'_>) -> Result<(), WorkshopError> {
+        if self.others.len() > MOST_ANSWERS {
+            return Err(WorkshopError::ShortAnswers);
+        }
         let number = self.submit(load, load.options.prompt_tokens, self.room)?;
         self.others.push(number);
         Ok(())

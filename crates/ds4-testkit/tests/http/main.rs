@@ -1,6 +1,6 @@
 //! The server over sockets: every endpoint, access, bad input, streams, and how it lives and stops.
 //!
-//! The engine behind it says what a plan tells it; sockets, HTTP and everything above are real.
+//! The engine behind it says what a plan tells it, but in `under_load`; sockets, HTTP and everything above are real.
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod access;
@@ -12,3 +12,4 @@ mod observability;
 mod requests;
 mod streams;
 mod test_server;
+mod under_load;

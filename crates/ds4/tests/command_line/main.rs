@@ -5,6 +5,7 @@
     reason = "a test may panic, and clippy.toml knows only its functions"
 )]
 
+mod bench_serve;
 mod built_in;
 mod cache;
 mod chat;
