@@ -11,7 +11,7 @@ use ds4_server::anthropic::messages_request;
 use ds4_server::openai::{chat_request, completion_request};
 use ds4_server::responses::{previous_response_id, responses_request};
 use ds4_server::turn::{Thinking, TurnRequest};
-use ds4_server::{Inference, RequestError, TurnError, parse_body};
+use ds4_server::{Inference, Owner, RequestError, TurnError, parse_body};
 use ds4_tokenizer::{PreTokenizer, Tokenizer, VocabularySource};
 
 /// Tokens of the context; a prompt that is longer is refused after it was made.
@@ -77,7 +77,7 @@ pub fn check(api: Api, data: &[u8]) {
             }
         }
         Api::Completions => match completion_request(&body, &defaults) {
-            Ok(request) => match inference().prepare_completion(&request) {
+            Ok(request) => match inference().prepare_completion(&request, Owner::ANYBODY) {
                 Ok(prepared) => {
                     let prompt = prepared.prompt();
                     match &request.prompt_ids {
@@ -105,7 +105,7 @@ fn check_turn(turn: &TurnRequest, bytes: usize) {
             text.len()
         );
     }
-    match inference().prepare(turn) {
+    match inference().prepare(turn, Owner::ANYBODY) {
         Ok(prepared) => {
             assert_eq!(text, Ok(tokenizer().decode_lossy(prepared.prompt())));
         }

@@ -27,7 +27,9 @@ const LOCK_FILE: &str = "lock";
 const SETTLED: u64 = 2;
 
 /// Names that a store makes in its directory. A directory with others in it is somebody's.
-const OWN_NAMES: [&str; 6] = [
+const OWN_NAMES: [&str; 7] = [
+    // Kept beside the checkpoints by the server.
+    "answers",
     "checkpoints",
     "segments",
     "quarantine",

@@ -1,5 +1,7 @@
 //! From a turn to the engine and back: prompt tokens, grammar, sampled tokens, events.
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +19,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::formats;
 use crate::observe::RequestRecord;
 use crate::openai::CompletionRequest;
-use crate::replay::{ReplayMemory, SampledAnswer, VisibleHash};
+use crate::owner::Owner;
+use crate::replay::{
+    AnswerStore, AnswerStoreError, AnswerStoreStatus, RememberedAnswer, ReplayMemory,
+    SampledAnswer, VisibleHash,
+};
 use crate::turn::{
     Answer, Assembler, AssemblerOptions, DEFAULT_MAX_TOKENS, FinishReason, GenerationEnd, Thinking,
     ToolUse, TurnEnd, TurnEvent, TurnRequest, Usage,
@@ -35,6 +41,10 @@ pub struct Inference {
     controls: Controls,
     grammars: PendingFactory,
     replay: Mutex<ReplayMemory>,
+    /// Where answers are kept beyond the end of the process.
+    answers: Option<AnswerStore>,
+    /// Whose the requests are that the engine works on.
+    owners: Mutex<HashMap<RequestId, Owner>>,
     sampling: SamplerSettings,
     thinking: Thinking,
 }
@@ -89,6 +99,7 @@ pub struct PreparedTurn {
     request: GenerationRequest,
     options: ParserOptions,
     stop: Vec<String>,
+    owner: Owner,
     /// What a client has seen up to the answer.
     place: VisibleHash,
     /// Tokens of the answer that the prompt has opened; `None` if the answer's start is the client's.
@@ -138,9 +149,56 @@ impl Inference {
             controls,
             grammars,
             replay: Mutex::default(),
+            answers: None,
+            owners: Mutex::default(),
             sampling,
             thinking,
         })
+    }
+
+    /// Keeps sampled answers beside the checkpoints in `directory`, at most `max_bytes` of them, and
+    /// finds those that were kept there before: conversations go on after a restart without prefill.
+    ///
+    /// # Errors
+    /// The directory cannot be used; answers are then remembered until the end of the process.
+    pub fn keep_answers(
+        &mut self,
+        directory: &Path,
+        max_bytes: u64,
+    ) -> Result<(), AnswerStoreError> {
+        let fingerprint = *self.service.model().fingerprint.as_bytes();
+        let (store, answers) = AnswerStore::open(directory, max_bytes, fingerprint)?;
+        let mut memory = self.memory();
+        for answer in answers {
+            memory.remember(answer);
+        }
+        drop(memory);
+        self.answers = Some(store);
+        Ok(())
+    }
+
+    /// Waits until all answers are on disk that are to be kept; false if that takes longer than
+    /// `patience`.
+    pub fn flush_answers(&self, patience: Duration) -> bool {
+        self.answers
+            .as_ref()
+            .is_none_or(|answers| answers.flush(patience))
+    }
+
+    /// How many answers are remembered, about how many bytes they take, and how keeping them goes.
+    pub(crate) fn replay_status(&self) -> (usize, usize, Option<AnswerStoreStatus>) {
+        let (answers, bytes) = self.memory().size();
+        let store = self.answers.as_ref().map(AnswerStore::status);
+        (answers, bytes, store)
+    }
+
+    /// Whether a request that the engine works on is this owner's.
+    pub(crate) fn is_of(&self, request: RequestId, owner: Owner) -> bool {
+        owner == Owner::ANYBODY || self.owners().get(&request) == Some(&owner)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, HashMap<RequestId, Owner>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The engine.
@@ -175,23 +233,24 @@ impl Inference {
             .map_err(|error| RequestError::field("messages", error.to_string()))
     }
 
-    /// The tokens of the prompt, with sampled answers in the place of their texts.
+    /// The tokens of the prompt, with the owner's sampled answers in the place of their texts.
     ///
     /// # Errors
     /// A conversation that cannot be rendered.
     pub(crate) fn prompt_tokens(
         &self,
         turn: &TurnRequest,
+        owner: Owner,
     ) -> Result<(Vec<TokenId>, VisibleHash), RequestError> {
         let mut conversation = turn.conversation.clone();
         self.settle(&mut conversation.reasoning_effort);
-        let mut place = VisibleHash::start();
-        let mut answers: Vec<Arc<SampledAnswer>> = Vec::new();
+        let mut place = VisibleHash::start(owner);
+        let mut answers: Vec<Arc<RememberedAnswer>> = Vec::new();
         let memory = self.memory();
         for message in &mut conversation.messages {
             place = place.then(message);
             if message.role == Role::Assistant
-                && let Some(answer) = memory.find(message, place)
+                && let Some(answer) = memory.find(owner, message, place)
             {
                 message.replay = Some(answers.len() as u64);
                 answers.push(answer);
@@ -219,6 +278,7 @@ impl Inference {
                     let Some(answer) = answers.get(*answer as usize) else {
                         continue;
                     };
+                    let answer = &answer.sampled;
                     if *with_reasoning {
                         if answer.reasoning == 0 {
                             // It was sampled without thinking; now its prompt opens it.
@@ -247,8 +307,8 @@ impl Inference {
     ///
     /// # Errors
     /// A turn that cannot be generated.
-    pub fn prepare(&self, turn: &TurnRequest) -> Result<PreparedTurn, TurnError> {
-        let (prompt, place) = self.prompt_tokens(turn)?;
+    pub fn prepare(&self, turn: &TurnRequest, owner: Owner) -> Result<PreparedTurn, TurnError> {
+        let (prompt, place) = self.prompt_tokens(turn, owner)?;
         let context = self.service.model().context;
         if prompt.len() >= context {
             return Err(TurnError::TooLong {
@@ -296,8 +356,11 @@ impl Inference {
         request.logprobs = turn.top_logprobs;
         request.priority = turn.priority;
         request.cache_key = turn.cache_key.as_deref().map(|key| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(owner.as_bytes());
+            hasher.update(key.as_bytes());
             let mut bytes = [0; 8];
-            bytes.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
+            bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
             u64::from_le_bytes(bytes)
         });
         Ok(PreparedTurn {
@@ -311,6 +374,7 @@ impl Inference {
                 ..ParserOptions::default()
             },
             stop: turn.stop.clone(),
+            owner,
             place,
         })
     }
@@ -342,6 +406,7 @@ impl Inference {
             .service
             .submit(prepared.request, Box::new(ChannelSink(sender)))
             .map_err(|error| submit_error(&error))?;
+        self.owners().insert(id, prepared.owner);
         Ok(RunningTurn {
             inference: Arc::clone(self),
             id,
@@ -352,6 +417,7 @@ impl Inference {
             answer: Answer::default(),
             ready: Vec::new(),
             thinking: prepared.options.thinking,
+            owner: prepared.owner,
             place: prepared.place,
             prompt: total,
             cached: 0,
@@ -367,6 +433,7 @@ impl Inference {
     pub fn prepare_completion(
         &self,
         completion: &CompletionRequest,
+        owner: Owner,
     ) -> Result<PreparedTurn, TurnError> {
         let mut prompt = Vec::new();
         match &completion.prompt_ids {
@@ -419,7 +486,8 @@ impl Inference {
                 ..ParserOptions::default()
             },
             stop: turn.stop,
-            place: VisibleHash::start(),
+            owner,
+            place: VisibleHash::start(owner),
         })
     }
 
@@ -478,6 +546,7 @@ pub(crate) struct RunningTurn {
     /// Events in reverse, the next one last.
     ready: Vec<TurnEvent>,
     thinking: bool,
+    owner: Owner,
     place: VisibleHash,
     prompt: usize,
     cached: usize,
@@ -488,6 +557,7 @@ pub(crate) struct RunningTurn {
 
 impl Drop for RunningTurn {
     fn drop(&mut self) {
+        self.inference.owners().remove(&self.id);
         let (usage, reason) = match &self.answer.end {
             Some(end) => (end.usage, Some(&end.reason)),
             None => {
@@ -658,6 +728,15 @@ impl RunningTurn {
             &self.answer.text,
             calls.iter().map(String::as_str),
         );
-        self.inference.memory().remember(place, calls, sampled);
+        let answer = Arc::new(RememberedAnswer {
+            owner: self.owner,
+            place,
+            calls,
+            sampled,
+        });
+        self.inference.memory().remember(Arc::clone(&answer));
+        if let Some(answers) = &self.inference.answers {
+            answers.keep(answer);
+        }
     }
 }

@@ -17,6 +17,7 @@ mod http;
 mod inference;
 mod observe;
 pub mod openai;
+mod owner;
 mod replay;
 pub mod responses;
 mod settings;
@@ -29,6 +30,8 @@ mod golden_tests;
 pub use http::{RunningServer, ServerError, parse_body, serve};
 pub use inference::{Inference, MissingControlToken, PreparedTurn, TurnError};
 pub use observe::{RequestLog, RequestReport};
+pub use owner::Owner;
+pub use replay::{AnswerStoreError, remove_answers};
 pub use settings::ServerSettings;
 pub use wire::RequestError;
 

@@ -2,8 +2,14 @@
 //! to the JSON in between.
 //!
 //! An answer is found again by the ids of its tool calls, which nobody can guess, or else by what a
-//! client sees of the conversation up to and with it. So one client never gets the hidden reasoning
-//! of another's conversation.
+//! client sees of the conversation up to and with it; in both ways only under the API key that it was
+//! given to. So one client never gets the hidden reasoning of another's conversation.
+//!
+//! Answers are kept on disk, too ([`AnswerStore`]), so that conversations go on after a restart.
+
+mod answer_file;
+mod answer_folder;
+mod answer_store;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,25 +17,23 @@ use std::sync::Arc;
 use ds4_chat::{Message, Role};
 use ds4_tokenizer::TokenId;
 
+pub(crate) use answer_store::{AnswerStore, AnswerStoreStatus};
+pub use answer_store::{AnswerStoreError, remove_answers};
+
+use crate::owner::Owner;
+
 /// Most bytes of sampled tokens that are remembered.
 const MAX_BYTES: usize = 256 << 20;
 /// Most answers that are remembered.
 const MAX_ANSWERS: usize = 100_000;
 
 /// An answer as it was sampled, without the end of the sentence.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SampledAnswer {
     /// All tokens.
     pub(crate) ids: Vec<TokenId>,
     /// Tokens up to and with `</think>`; 0 for an answer without reasoning.
     pub(crate) reasoning: usize,
-}
-
-/// An answer and how many calls it made.
-#[derive(Clone, Debug)]
-struct CallingAnswer {
-    answer: Arc<SampledAnswer>,
-    calls: usize,
 }
 
 impl SampledAnswer {
@@ -44,14 +48,25 @@ impl SampledAnswer {
     }
 }
 
-/// Names a point in a conversation by everything that a client sees up to it.
+/// Names a point in a conversation of one owner by everything that a client sees up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct VisibleHash(u64, u64);
+pub(crate) struct VisibleHash([u8; Self::BYTES]);
 
 impl VisibleHash {
-    /// Before the first message.
-    pub(crate) fn start() -> Self {
-        Self(0, 0)
+    /// Length of the name.
+    pub(crate) const BYTES: usize = 16;
+
+    /// Before the first message of this owner's conversations.
+    pub(crate) fn start(owner: Owner) -> Self {
+        Self(*owner.as_bytes())
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; Self::BYTES] {
+        &self.0
     }
 
     /// After one more message: its role, text, and the ids of its calls. Reasoning and arguments
@@ -76,8 +91,7 @@ impl VisibleHash {
         ids: impl Iterator<Item = &'a str>,
     ) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.0.to_le_bytes());
-        hasher.update(&self.1.to_le_bytes());
+        hasher.update(&self.0);
         hasher.update(&[role as u8]);
         // Newlines around an answer are layout that clients trim.
         let text = text.trim();
@@ -87,90 +101,101 @@ impl VisibleHash {
             hasher.update(&(id.len() as u64).to_le_bytes());
             hasher.update(id.as_bytes());
         }
-        let hash = hasher.finalize();
-        let word = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&hash.as_bytes()[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        Self(word(0), word(8))
+        let mut name = [0; Self::BYTES];
+        name.copy_from_slice(&hasher.finalize().as_bytes()[..Self::BYTES]);
+        Self(name)
+    }
+}
+
+/// An answer, and how it is found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RememberedAnswer {
+    /// Who got it.
+    pub(crate) owner: Owner,
+    /// The hash of the conversation *with* it.
+    pub(crate) place: VisibleHash,
+    /// Ids of its calls.
+    pub(crate) calls: Vec<String>,
+    pub(crate) sampled: SampledAnswer,
+}
+
+impl RememberedAnswer {
+    fn bytes(&self) -> usize {
+        let calls: usize = self.calls.iter().map(|call| call.len() + 64).sum();
+        4 * self.sampled.ids.len() + calls + 256
     }
 }
 
 /// The answers that are remembered; the oldest is forgotten first.
 #[derive(Debug, Default)]
 pub(crate) struct ReplayMemory {
-    by_call: HashMap<String, CallingAnswer>,
-    by_place: HashMap<VisibleHash, Arc<SampledAnswer>>,
-    order: VecDeque<Remembered>,
-    bytes: usize,
-}
-
-#[derive(Debug)]
-struct Remembered {
-    place: VisibleHash,
-    calls: Vec<String>,
+    by_call: HashMap<String, Arc<RememberedAnswer>>,
+    by_place: HashMap<VisibleHash, Arc<RememberedAnswer>>,
+    order: VecDeque<Arc<RememberedAnswer>>,
     bytes: usize,
 }
 
 impl ReplayMemory {
-    /// Remembers the answer at `place` (the hash *with* the answer) that made these calls.
-    pub(crate) fn remember(
-        &mut self,
-        place: VisibleHash,
-        calls: Vec<String>,
-        answer: SampledAnswer,
-    ) {
-        let bytes = 4 * answer.ids.len() + calls.iter().map(String::len).sum::<usize>() + 256;
-        let answer = Arc::new(answer);
-        for call in &calls {
-            let calling = CallingAnswer {
-                answer: Arc::clone(&answer),
-                calls: calls.len(),
-            };
-            self.by_call.insert(call.clone(), calling);
+    /// Remembers an answer.
+    pub(crate) fn remember(&mut self, answer: Arc<RememberedAnswer>) {
+        for call in &answer.calls {
+            self.by_call.insert(call.clone(), Arc::clone(&answer));
         }
-        self.by_place.insert(place, answer);
-        self.bytes += bytes;
-        self.order.push_back(Remembered {
-            place,
-            calls,
-            bytes,
-        });
+        self.by_place.insert(answer.place, Arc::clone(&answer));
+        self.bytes += answer.bytes();
+        self.order.push_back(answer);
         while self.bytes > MAX_BYTES || self.order.len() > MAX_ANSWERS {
             self.forget_oldest();
         }
+    }
+
+    /// How many answers are remembered, and about how many bytes they take.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.order.len(), self.bytes)
     }
 
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.order.pop_front() else {
             return;
         };
-        self.bytes -= oldest.bytes;
+        self.bytes -= oldest.bytes();
+        // A newer answer of the same name stays.
         for call in &oldest.calls {
-            self.by_call.remove(call);
+            if let Some(found) = self.by_call.get(call)
+                && Arc::ptr_eq(found, &oldest)
+            {
+                self.by_call.remove(call);
+            }
         }
-        // A newer answer at the same place stays.
-        let replaced = self.order.iter().any(|other| other.place == oldest.place);
-        if !replaced {
+        if let Some(found) = self.by_place.get(&oldest.place)
+            && Arc::ptr_eq(found, &oldest)
+        {
             self.by_place.remove(&oldest.place);
         }
     }
 
-    /// The answer that `message` repeats; `place` is the hash with it.
-    pub(crate) fn find(&self, message: &Message, place: VisibleHash) -> Option<Arc<SampledAnswer>> {
+    /// The answer to `owner` that `message` repeats; `place` is the hash with it.
+    pub(crate) fn find(
+        &self,
+        owner: Owner,
+        message: &Message,
+        place: VisibleHash,
+    ) -> Option<Arc<RememberedAnswer>> {
         let mut ids = message.tool_calls.iter().map(|call| call.id.as_deref());
-        if let Some(first) = ids.next() {
-            let found = self.by_call.get(first?)?;
-            // All calls must be of the same answer, and none may be missing.
-            let same = ids.all(|id| {
-                id.and_then(|id| self.by_call.get(id))
-                    .is_some_and(|other| Arc::ptr_eq(&other.answer, &found.answer))
-            });
-            let whole = found.calls == message.tool_calls.len();
-            return (same && whole).then(|| Arc::clone(&found.answer));
-        }
-        self.by_place.get(&place).map(Arc::clone)
+        let found = match ids.next() {
+            Some(first) => {
+                let found = self.by_call.get(first?)?;
+                // All calls must be of the same answer, and none may be missing.
+                let same = ids.all(|id| {
+                    id.and_then(|id| self.by_call.get(id))
+                        .is_some_and(|other| Arc::ptr_eq(other, found))
+                });
+                let whole = found.calls.len() == message.tool_calls.len();
+                (same && whole).then_some(found)?
+            }
+            None => self.by_place.get(&place)?,
+        };
+        (found.owner == owner).then(|| Arc::clone(found))
     }
 }
 
@@ -193,43 +218,66 @@ mod tests {
         message
     }
 
+    fn answer(place: VisibleHash, calls: &[&str], ids: Vec<TokenId>) -> Arc<RememberedAnswer> {
+        Arc::new(RememberedAnswer {
+            owner: Owner::ANYBODY,
+            place,
+            calls: calls.iter().map(|&call| call.to_owned()).collect(),
+            sampled: SampledAnswer::new(ids, false, THINK_END).unwrap(),
+        })
+    }
+
+    fn find(memory: &ReplayMemory, message: &Message) -> Option<Arc<RememberedAnswer>> {
+        memory.find(Owner::ANYBODY, message, VisibleHash::start(Owner::ANYBODY))
+    }
+
     #[test]
     fn calls_are_found_by_their_ids_whatever_their_arguments_became() {
         let mut memory = ReplayMemory::default();
-        let sampled = || SampledAnswer::new(vec![1, THINK_END, 2], true, THINK_END).unwrap();
-        memory.remember(VisibleHash(1, 1), vec!["a".into(), "b".into()], sampled());
-        let anywhere = VisibleHash::start();
-        assert_eq!(
-            *memory.find(&calling(&["a", "b"]), anywhere).unwrap(),
-            sampled()
-        );
+        let sampled = answer(VisibleHash([1; 16]), &["a", "b"], vec![1, THINK_END, 2]);
+        memory.remember(Arc::clone(&sampled));
+        assert_eq!(find(&memory, &calling(&["a", "b"])), Some(sampled));
         assert!(
-            memory.find(&calling(&["a"]), anywhere).is_none(),
+            find(&memory, &calling(&["a"])).is_none(),
             "a call was cut out"
         );
-        assert!(memory.find(&calling(&["a", "x"]), anywhere).is_none());
-        assert!(memory.find(&calling(&["x"]), anywhere).is_none());
+        assert!(find(&memory, &calling(&["a", "x"])).is_none());
+        assert!(find(&memory, &calling(&["x"])).is_none());
     }
 
     #[test]
     fn answers_are_found_only_in_their_own_conversation() {
         let mut memory = ReplayMemory::default();
         let user = Message::new(Role::User, "question");
-        let answer = Message::new(Role::Assistant, "answer\n");
-        let place = VisibleHash::start().then(&user).then(&answer);
-        memory.remember(
-            place,
-            vec![],
-            SampledAnswer::new(vec![5], false, THINK_END).unwrap(),
-        );
-        let again = VisibleHash::start()
+        let said = Message::new(Role::Assistant, "answer\n");
+        let start = VisibleHash::start(Owner::ANYBODY);
+        memory.remember(answer(start.then(&user).then(&said), &[], vec![5]));
+        let again = start
             .then(&user)
             .then(&Message::new(Role::Assistant, "answer"));
-        assert!(memory.find(&answer, again).is_some(), "trimmed");
-        let other = VisibleHash::start()
-            .then(&Message::new(Role::User, "other"))
-            .then(&answer);
-        assert!(memory.find(&answer, other).is_none());
+        let find = |place| memory.find(Owner::ANYBODY, &said, place);
+        assert!(find(again).is_some(), "trimmed");
+        let other = start.then(&Message::new(Role::User, "other")).then(&said);
+        assert!(find(other).is_none());
+    }
+
+    #[test]
+    fn answers_are_found_only_by_their_owner() {
+        let mut memory = ReplayMemory::default();
+        let [one, two] = ["key one", "key two"].map(Owner::of_key);
+        let said = Message::new(Role::Assistant, "answer");
+        let place = |owner| VisibleHash::start(owner).then(&said);
+        for calls in [&["a"][..], &[]] {
+            memory.remember(Arc::new(RememberedAnswer {
+                owner: one,
+                ..(*answer(place(one), calls, vec![5])).clone()
+            }));
+        }
+        assert!(memory.find(one, &calling(&["a"]), place(one)).is_some());
+        assert!(memory.find(two, &calling(&["a"]), place(two)).is_none());
+        assert!(memory.find(one, &said, place(one)).is_some());
+        assert!(memory.find(two, &said, place(two)).is_none());
+        assert!(memory.find(two, &said, place(one)).is_none());
     }
 
     #[test]
@@ -237,14 +285,25 @@ mod tests {
         let mut memory = ReplayMemory::default();
         for n in 0..3 {
             let ids = vec![0; MAX_BYTES / 4 / 2 - 1000];
-            let answer = SampledAnswer::new(ids, false, THINK_END).unwrap();
-            memory.remember(VisibleHash(n, n), vec![format!("call{n}")], answer);
+            let call = format!("call{n}");
+            memory.remember(answer(VisibleHash([n; 16]), &[&call], ids));
         }
-        let anywhere = VisibleHash::start();
-        assert!(memory.find(&calling(&["call0"]), anywhere).is_none());
-        assert!(memory.find(&calling(&["call2"]), anywhere).is_some());
+        assert!(find(&memory, &calling(&["call0"])).is_none());
+        assert!(find(&memory, &calling(&["call2"])).is_some());
         assert!(memory.bytes <= MAX_BYTES);
-        assert_eq!(memory.by_place.len(), 2);
+        assert_eq!((memory.by_place.len(), memory.by_call.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_newer_answer_at_the_same_place_stays() {
+        let mut memory = ReplayMemory::default();
+        let place = VisibleHash([1; 16]);
+        memory.remember(answer(place, &[], vec![1]));
+        memory.remember(answer(place, &[], vec![2]));
+        memory.forget_oldest();
+        let said = Message::new(Role::Assistant, "");
+        let found = memory.find(Owner::ANYBODY, &said, place).unwrap();
+        assert_eq!(found.sampled.ids, [2]);
     }
 
     #[test]

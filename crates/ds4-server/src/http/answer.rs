@@ -12,6 +12,7 @@ use super::request_body::read_json;
 use super::router::AppState;
 use crate::inference::{RunningTurn, TurnError};
 use crate::observe::RequestRecord;
+use crate::owner::Owner;
 use crate::turn::{TurnEvent, TurnRequest};
 use crate::wire::RequestError;
 
@@ -22,12 +23,28 @@ pub(super) fn now() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// The JSON body of a request, and its record.
+/// A request that was read.
+pub(super) struct Received {
+    /// Its body.
+    pub(super) json: Value,
+    pub(super) sender: Sender,
+}
+
+/// Who sent a request, and where what becomes of it is noted.
+pub(super) struct Sender {
+    pub(super) owner: Owner,
+    pub(super) record: Arc<RequestRecord>,
+}
+
+/// Reads the JSON body of a request.
+///
+/// # Errors
+/// A body that cannot be read.
 pub(super) async fn body(
     state: &AppState,
     dialect: Dialect,
     request: Request,
-) -> Result<(Value, Arc<RequestRecord>), ApiError> {
+) -> Result<Received, ApiError> {
     let settings = &state.settings;
     let (parts, body) = request.into_parts();
     let json = read_json(
@@ -38,12 +55,17 @@ pub(super) async fn body(
     )
     .await
     .map_err(|error| ApiError::new(dialect, error))?;
-    let Some(record) = parts.extensions.get::<Arc<RequestRecord>>() else {
-        let error = RequestError::new("the request has no record").with_status(500);
+    let record = parts.extensions.get::<Arc<RequestRecord>>();
+    let (Some(record), Some(&owner)) = (record, parts.extensions.get::<Owner>()) else {
+        let error = RequestError::new("the request was not guarded").with_status(500);
         return Err(ApiError::new(dialect, error));
     };
     record.body(&json);
-    Ok((json, Arc::clone(record)))
+    let record = Arc::clone(record);
+    Ok(Received {
+        json,
+        sender: Sender { owner, record },
+    })
 }
 
 /// Makes a turn ready on a thread that may take its time, and starts it.
@@ -52,13 +74,14 @@ pub(super) async fn start(
     dialect: Dialect,
     turn: TurnRequest,
     call_id_prefix: &'static str,
-    record: Arc<RequestRecord>,
+    sender: Sender,
 ) -> Result<RunningTurn, ApiError> {
     check_model(state, &turn.model).map_err(|error| ApiError::new(dialect, error))?;
+    let Sender { owner, record } = sender;
     record.asked(&turn.model, turn.stream);
     let inference = Arc::clone(&state.inference);
     apart(dialect, move || {
-        let prepared = inference.prepare(&turn)?;
+        let prepared = inference.prepare(&turn, owner)?;
         inference.start(prepared, call_id_prefix, record)
     })
     .await

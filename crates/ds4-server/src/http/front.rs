@@ -12,17 +12,33 @@ use serde_json::json;
 use tower_service::Service;
 
 use super::error::json_response;
+use super::guard::Guard;
 use super::observe::{Observer, observe};
 
 /// Stands before all routes; lets requests through once there is a model.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Front {
+    guard: Arc<Guard>,
     routes: OnceLock<Router>,
     done: AtomicUsize,
     total: AtomicUsize,
 }
 
 impl Front {
+    pub(super) fn new(guard: Arc<Guard>) -> Self {
+        Self {
+            guard,
+            routes: OnceLock::new(),
+            done: AtomicUsize::new(0),
+            total: AtomicUsize::new(0),
+        }
+    }
+
+    /// Who may call.
+    pub(super) fn guard(&self) -> &Arc<Guard> {
+        &self.guard
+    }
+
     /// The router of the front.
     pub(super) fn router(front: Arc<Self>, observer: Observer) -> Router {
         Router::new()
@@ -49,8 +65,13 @@ async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
         let answer = routes.clone().call(request).await;
         return answer.unwrap_or_else(|never| match never {});
     }
+    // The same as for the routes: a page on another site must not learn more now.
+    let admitted = match front.guard.admit(&request) {
+        Ok(admitted) => admitted,
+        Err(refusal) => return *refusal,
+    };
     if request.uri().path() == "/health" {
-        return json_response(StatusCode::OK, &json!({"status": "ok"}));
+        return admitted.mark(json_response(StatusCode::OK, &json!({"status": "ok"})));
     }
     let done = front.done.load(Ordering::Relaxed);
     let total = front.total.load(Ordering::Relaxed);
@@ -68,5 +89,5 @@ async fn pass(State(front): State<Arc<Front>>, request: Request) -> Response {
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
-    response
+    admitted.mark(response)
 }

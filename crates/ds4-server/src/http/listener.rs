@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use axum::Router;
 
 use super::front::Front;
+use super::guard::Guard;
 use super::observe::Observer;
 use super::router::{AppState, router};
 use super::socket::Socket;
@@ -84,7 +85,8 @@ impl RunningServer {
             ..self.settings.clone()
         };
         let state = AppState::new(settings, inference, Arc::clone(&self.metrics));
-        self.front.open(router(Arc::new(state)));
+        let guard = Arc::clone(self.front.guard());
+        self.front.open(router(Arc::new(state), guard));
     }
 
     /// Stops accepting, lets requests finish for the time of grace, cuts off what is left, and ends.
@@ -125,7 +127,7 @@ pub async fn serve(settings: ServerSettings) -> Result<RunningServer, ServerErro
     let listener = TcpListener::bind(settings.address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
-    let front = Arc::new(Front::default());
+    let front = Arc::new(Front::new(Arc::new(Guard::new(&settings))));
     let task = tokio::spawn(accept(
         listener,
         settings.clone(),

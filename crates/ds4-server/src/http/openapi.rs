@@ -228,6 +228,7 @@ fn answers() -> Value {
         }},
         "Sessions": {"type": "object", "properties": {
             "running": {"type": "array", "items": object}, "queued": count, "slots": count,
+            "replay": object,
         }},
         "OpenApi": object,
         "OpenAiError": {"type": "object", "properties": {"error": error}},

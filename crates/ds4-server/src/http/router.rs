@@ -9,7 +9,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 
 use super::error::{ApiError, Dialect};
-use super::guard::guard;
+use super::guard::{Guard, guard};
 use super::routes::ROUTES;
 use crate::inference::Inference;
 use crate::observe::Metrics;
@@ -26,7 +26,6 @@ pub(crate) struct AppState {
     pub(crate) model_id: String,
     /// Seconds since 1970.
     pub(crate) started: u64,
-    pub(crate) key_hashes: Vec<[u8; 32]>,
     kept_responses: Mutex<KeptResponses>,
 }
 
@@ -36,11 +35,7 @@ impl AppState {
         inference: Arc<Inference>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let keys = settings.api_keys.iter();
         Self {
-            key_hashes: keys
-                .map(|key| *blake3::hash(key.as_bytes()).as_bytes())
-                .collect(),
             model_id: model_id(&inference.service().model().name),
             started: super::answer::now(),
             kept_responses: Mutex::default(),
@@ -77,7 +72,7 @@ fn model_id(name: &str) -> String {
 }
 
 /// All routes.
-pub(crate) fn router(state: Arc<AppState>) -> Router {
+pub(super) fn router(state: Arc<AppState>, admission: Arc<Guard>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         router = router.route(route.path, (route.handler)());
@@ -85,7 +80,7 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn_with_state(Arc::clone(&state), guard))
+        .layer(from_fn_with_state(admission, guard))
         .with_state(state)
 }
 

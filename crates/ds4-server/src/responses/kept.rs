@@ -1,10 +1,13 @@
-//! Responses that a client can ask for again, or go on from.
+//! Responses that a client can ask for again, or go on from: only under the key that they were made
+//! with.
 
 use std::collections::{HashMap, VecDeque};
 
 use ds4_chat::Message;
 use ds4_engine::RequestId;
 use serde_json::Value;
+
+use crate::owner::Owner;
 
 /// Most responses that are kept.
 const MAX_RESPONSES: usize = 1000;
@@ -14,6 +17,8 @@ const MAX_BYTES: usize = 256 << 20;
 /// A finished response.
 #[derive(Clone, Debug)]
 pub(crate) struct KeptResponse {
+    /// Who got it.
+    pub(crate) owner: Owner,
     /// As it was sent.
     pub(crate) response: Value,
     /// The conversation up to and with it, without instructions.
@@ -26,13 +31,13 @@ pub(crate) struct KeptResponses {
     finished: HashMap<String, KeptResponse>,
     order: VecDeque<(String, usize)>,
     bytes: usize,
-    running: HashMap<String, RequestId>,
+    running: HashMap<String, (Owner, RequestId)>,
 }
 
 impl KeptResponses {
     /// A response is being generated.
-    pub(crate) fn begin(&mut self, id: &str, request: RequestId) {
-        self.running.insert(id.to_owned(), request);
+    pub(crate) fn begin(&mut self, id: &str, owner: Owner, request: RequestId) {
+        self.running.insert(id.to_owned(), (owner, request));
     }
 
     /// It is not any more.
@@ -41,8 +46,9 @@ impl KeptResponses {
     }
 
     /// The engine's request behind a response that is being generated.
-    pub(crate) fn running(&self, id: &str) -> Option<RequestId> {
-        self.running.get(id).copied()
+    pub(crate) fn running(&self, owner: Owner, id: &str) -> Option<RequestId> {
+        let &(of, request) = self.running.get(id)?;
+        (of == owner).then_some(request)
     }
 
     /// Keeps a finished response.
@@ -67,20 +73,25 @@ impl KeptResponses {
     }
 
     /// A finished response as it was sent.
-    pub(crate) fn get(&self, id: &str) -> Option<&Value> {
-        self.finished.get(id).map(|kept| &kept.response)
+    pub(crate) fn get(&self, owner: Owner, id: &str) -> Option<&Value> {
+        self.find(owner, id).map(|kept| &kept.response)
     }
 
     /// The conversation that a response ends.
-    pub(crate) fn history(&self, id: &str) -> Option<Vec<Message>> {
-        self.finished.get(id).map(|kept| kept.history.clone())
+    pub(crate) fn history(&self, owner: Owner, id: &str) -> Option<Vec<Message>> {
+        self.find(owner, id).map(|kept| kept.history.clone())
+    }
+
+    fn find(&self, owner: Owner, id: &str) -> Option<&KeptResponse> {
+        self.finished.get(id).filter(|kept| kept.owner == owner)
     }
 
     /// Forgets a response; false if there is none.
-    pub(crate) fn remove(&mut self, id: &str) -> bool {
-        if self.finished.remove(id).is_none() {
+    pub(crate) fn remove(&mut self, owner: Owner, id: &str) -> bool {
+        if self.find(owner, id).is_none() {
             return false;
         }
+        self.finished.remove(id);
         if let Some(at) = self.order.iter().position(|(other, _)| other == id)
             && let Some((_, bytes)) = self.order.remove(at)
         {

@@ -34,12 +34,26 @@ fn before_the_model_is_loaded_clients_are_told_how_far_it_is() {
         .unwrap();
     let settings = ServerSettings {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        api_keys: vec!["key".to_owned()],
         ..ServerSettings::default()
     };
     let server = runtime.block_on(ds4_server::serve(settings)).unwrap();
     server.loading(3, 10);
+    let status = |path: &str, headers: &[(&str, &str)]| {
+        let bytes = request_text("GET", path, headers, b"");
+        exchange(server.address(), bytes).unwrap().status
+    };
+    // Nobody learns more than later.
+    let key = ("x-api-key", "key");
+    assert_eq!(status("/ready", &[]), 401);
+    assert_eq!(status("/ready", &[("x-api-key", "kex")]), 401);
+    assert_eq!(status("/v1/models", &[]), 401);
+    assert_eq!(status("/ready", &[key, ("host", "evil.example")]), 403);
+    assert_eq!(status("/health", &[("host", "evil.example")]), 403);
+    let origin = ("origin", "http://evil.example");
+    assert_eq!(status("/ready", &[key, origin]), 403);
     let get = |path: &str| {
-        exchange(server.address(), request_text("GET", path, &[], b"")).expect("an answer")
+        exchange(server.address(), request_text("GET", path, &[key], b"")).expect("an answer")
     };
     assert_eq!(get("/health").status, 200);
     let ready = get("/ready");

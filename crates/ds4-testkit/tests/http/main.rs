@@ -9,6 +9,7 @@ mod endpoints;
 mod lifetime;
 mod malformed;
 mod observability;
+mod replay;
 mod requests;
 mod streams;
 mod test_server;

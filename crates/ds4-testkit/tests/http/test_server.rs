@@ -1,6 +1,7 @@
 //! The server of the tests.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -40,9 +41,18 @@ impl TestServer {
     }
 
     pub(crate) fn start_plan(plan: Plan, settings: ServerSettings) -> Self {
+        Self::start_keeping(plan, settings, None)
+    }
+
+    /// A server that keeps its answers in a directory.
+    pub(crate) fn start_keeping(
+        plan: Plan,
+        settings: ServerSettings,
+        answers: Option<&Path>,
+    ) -> Self {
         let tokenizer = tokenizer();
         let service = Arc::new(ScriptedService::new(&plan, tokenizer, CONTEXT).unwrap());
-        let inference = Inference::new(
+        let mut inference = Inference::new(
             Arc::clone(&service) as _,
             tokenizer.clone(),
             Vintage::Release0731,
@@ -50,6 +60,9 @@ impl TestServer {
             Thinking::On(ReasoningEffort::High),
         )
         .unwrap();
+        if let Some(directory) = answers {
+            inference.keep_answers(directory, 1 << 20).unwrap();
+        }
         let settings = ServerSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             ..settings
@@ -131,7 +144,7 @@ impl Drop for TestServer {
 }
 
 /// The vocabulary of DeepSeek V4, read once.
-fn tokenizer() -> &'static Tokenizer {
+pub(crate) fn tokenizer() -> &'static Tokenizer {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
     TOKENIZER.get_or_init(|| ds4_testkit::scripted::deepseek_tokenizer().unwrap())
 }

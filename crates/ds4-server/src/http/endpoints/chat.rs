@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::ThinkingMode;
 
-use crate::http::answer::{body, finish, now, start};
+use crate::http::answer::{Received, body, finish, now, start};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::router::AppState;
 use crate::http::stream::{EventText, EventWriter, stream_turn};
@@ -24,7 +24,7 @@ pub(crate) async fn chat(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, record) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     let inference = &state.inference;
     let request = chat_request(&json, inference.sampling(), inference.thinking())
         .map_err(|error| ApiError::new(DIALECT, error))?;
@@ -35,7 +35,7 @@ pub(crate) async fn chat(
         thinking: request.turn.conversation.thinking_mode == ThinkingMode::On,
     };
     let streams = request.turn.stream;
-    let mut turn = start(&state, DIALECT, request.turn, "call_", record).await?;
+    let mut turn = start(&state, DIALECT, request.turn, "call_", sender).await?;
     if streams {
         let writer = ChatWriter(ChatStream::new(header, request.include_usage));
         return Ok(stream_turn(turn, writer, state.settings.keep_alive));

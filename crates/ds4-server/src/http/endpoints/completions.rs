@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::http::answer::{apart, body, finish, now};
+use crate::http::answer::{Received, Sender, apart, body, finish, now};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::models::check_model;
 use crate::http::router::AppState;
@@ -25,7 +25,7 @@ pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, record) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     let failed = |error| ApiError::new(DIALECT, error);
     let request = completion_request(&json, state.inference.sampling()).map_err(failed)?;
     check_model(&state, &request.model).map_err(failed)?;
@@ -36,11 +36,12 @@ pub(crate) async fn completions(
         include_usage: request.include_usage,
         echo: request.echo.then(|| request.prompt.clone()),
     };
+    let Sender { owner, record } = sender;
     record.asked(&request.model, request.stream);
     let streams = request.stream;
     let inference = Arc::clone(&state.inference);
     let mut turn = apart(DIALECT, move || {
-        let prepared = inference.prepare_completion(&request)?;
+        let prepared = inference.prepare_completion(&request, owner)?;
         inference.start(prepared, "call_", record)
     })
     .await?;

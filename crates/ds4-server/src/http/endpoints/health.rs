@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -12,6 +13,7 @@ use serde_json::json;
 use crate::http::error::json_response;
 use crate::http::router::AppState;
 use crate::observe::exposition;
+use crate::owner::Owner;
 
 /// The server is there. Says nothing else: it needs no key.
 pub(crate) async fn health() -> Response {
@@ -55,12 +57,16 @@ pub(crate) async fn openapi() -> Response {
     json_response(StatusCode::OK, &crate::http::openapi::openapi())
 }
 
-/// What the engine is doing.
-pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
+/// What the engine is doing: its requests of the caller, and figures of all.
+pub(crate) async fn sessions(
+    State(state): State<Arc<AppState>>,
+    Extension(owner): Extension<Owner>,
+) -> Response {
     let status = state.inference.service().status();
     let running: Vec<_> = status
         .running
         .iter()
+        .filter(|request| state.inference.is_of(request.id, owner))
         .map(|request| {
             json!({
                 "id": request.id.0,
@@ -90,6 +96,16 @@ pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
             "last_failure": disk.last_failure,
         })
     });
+    let (answers, bytes, store) = state.inference.replay_status();
+    let replay = json!({
+        "answers": answers,
+        "bytes": bytes,
+        "disk": store.map(|store| {
+            json!({
+                "written": store.written, "lost": store.lost, "last_failure": store.last_failure,
+            })
+        }),
+    });
     json_response(
         StatusCode::OK,
         &json!({
@@ -104,6 +120,7 @@ pub(crate) async fn sessions(State(state): State<Arc<AppState>>) -> Response {
                 "limit": memory.kept_bytes_limit,
             },
             "disk": disk,
+            "replay": replay,
             "cached_tokens": {
                 "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
             },

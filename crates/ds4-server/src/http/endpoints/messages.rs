@@ -8,7 +8,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::anthropic::{MessageHeader, MessageStream, message_answer, messages_request};
-use crate::http::answer::{apart, body, finish, start};
+use crate::http::answer::{Received, apart, body, finish, start};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::models::check_model;
 use crate::http::router::AppState;
@@ -23,13 +23,13 @@ pub(crate) async fn messages(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, record) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     let inference = &state.inference;
     let request = messages_request(&json, inference.sampling(), inference.thinking(), true)
         .map_err(|error| ApiError::new(DIALECT, error))?;
     let (model, streams) = (request.model.clone(), request.stream);
     let id = random_id("msg_");
-    let mut turn = start(&state, DIALECT, request, "toolu_", record).await?;
+    let mut turn = start(&state, DIALECT, request, "toolu_", sender).await?;
     if streams {
         let writer = MessageWriter {
             header: MessageHeader {
@@ -57,13 +57,16 @@ pub(crate) async fn count_tokens(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, _) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     let inference = Arc::clone(&state.inference);
     let failed = |error| ApiError::new(DIALECT, error);
     let request = messages_request(&json, inference.sampling(), inference.thinking(), false)
         .map_err(failed)?;
     check_model(&state, &request.model).map_err(failed)?;
-    let (tokens, _) = apart(DIALECT, move || Ok(inference.prompt_tokens(&request)?)).await?;
+    let (tokens, _) = apart(DIALECT, move || {
+        Ok(inference.prompt_tokens(&request, sender.owner)?)
+    })
+    .await?;
     Ok(json_response(
         StatusCode::OK,
         &json!({"input_tokens": tokens.len()}),

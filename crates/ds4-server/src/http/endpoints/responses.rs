@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use serde_json::json;
 
-use crate::http::answer::{body, now, start};
+use crate::http::answer::{Received, body, now, start};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::router::AppState;
 use crate::http::stream::{EventText, EventWriter, stream_turn};
 use crate::inference::RunningTurn;
+use crate::owner::Owner;
 use crate::random_id;
 use crate::responses::{
     KeptResponse, ResponseHeader, ResponseStream, previous_response_id, responses_request,
@@ -42,12 +44,13 @@ pub(crate) async fn create_response(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, record) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
+    let owner = sender.owner;
     let before = match previous_response_id(&json).map_err(failed)? {
         None => Vec::new(),
         Some(id) => state
             .kept_responses()
-            .history(id)
+            .history(owner, id)
             .ok_or_else(|| unknown(id))?,
     };
     let inference = &state.inference;
@@ -61,14 +64,15 @@ pub(crate) async fn create_response(
         tools: request.turn.tools.clone(),
     };
     let streams = request.turn.stream;
-    let mut turn = start(&state, DIALECT, request.turn, "call_", record).await?;
+    let mut turn = start(&state, DIALECT, request.turn, "call_", sender).await?;
     let keeper = Keeper {
         id: header.id.clone(),
+        owner,
         history: request.store.then_some(request.history),
         state: Arc::clone(&state),
     };
     if request.store {
-        state.kept_responses().begin(&header.id, turn.id());
+        state.kept_responses().begin(&header.id, owner, turn.id());
     }
     let mut stream = ResponseStream::new(header);
     if streams {
@@ -95,10 +99,11 @@ pub(crate) async fn create_response(
 
 pub(crate) async fn get_response(
     State(state): State<Arc<AppState>>,
+    Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     let kept = state.kept_responses();
-    match kept.get(&id) {
+    match kept.get(owner, &id) {
         Some(response) => Ok(json_response(StatusCode::OK, response)),
         None => Err(unknown(&id)),
     }
@@ -106,9 +111,10 @@ pub(crate) async fn get_response(
 
 pub(crate) async fn delete_response(
     State(state): State<Arc<AppState>>,
+    Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    if !state.kept_responses().remove(&id) {
+    if !state.kept_responses().remove(owner, &id) {
         return Err(unknown(&id));
     }
     Ok(json_response(
@@ -119,9 +125,10 @@ pub(crate) async fn delete_response(
 
 pub(crate) async fn cancel_response(
     State(state): State<Arc<AppState>>,
+    Extension(owner): Extension<Owner>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let running = state.kept_responses().running(&id);
+    let running = state.kept_responses().running(owner, &id);
     match running {
         Some(request) => {
             state.inference.service().cancel(request);
@@ -130,13 +137,14 @@ pub(crate) async fn cancel_response(
                 &json!({"id": id, "object": "response", "status": "cancelled"}),
             ))
         }
-        None => get_response(State(state), Path(id)).await,
+        None => get_response(State(state), Extension(owner), Path(id)).await,
     }
 }
 
 /// Puts a finished response where later requests find it.
 struct Keeper {
     id: String,
+    owner: Owner,
     /// `None` if the client does not want it kept.
     history: Option<Vec<Message>>,
     state: Arc<AppState>,
@@ -152,6 +160,7 @@ impl Keeper {
         self.state.kept_responses().finish(
             &self.id,
             KeptResponse {
+                owner: self.owner,
                 response: response.clone(),
                 history,
             },

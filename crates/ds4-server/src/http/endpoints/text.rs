@@ -7,9 +7,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::http::answer::{apart, body};
+use crate::http::answer::{Received, apart, body};
 use crate::http::error::{ApiError, Dialect, json_response};
 use crate::http::router::AppState;
+use crate::owner::Owner;
 use crate::turn::TurnRequest;
 use crate::wire::{Fields, RequestError};
 
@@ -22,9 +23,9 @@ pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, _) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     apart(DIALECT, move || {
-        let ids = tokens_of(&state, &json)?;
+        let ids = tokens_of(&state, &json, sender.owner)?;
         let limit = state.inference.service().model().context;
         Ok(json_response(
             StatusCode::OK,
@@ -34,14 +35,15 @@ pub(crate) async fn tokenize(
     .await
 }
 
-fn tokens_of(state: &AppState, json: &Value) -> Result<Vec<u32>, RequestError> {
+fn tokens_of(state: &AppState, json: &Value, owner: Owner) -> Result<Vec<u32>, RequestError> {
     let fields = Fields::body(json)?;
     let mut text = None;
     for name in ["text", "content", "prompt"] {
         text = text.or(fields.string(name)?);
     }
     let Some(text) = text else {
-        return Ok(state.inference.prompt_tokens(&turn_of(state, json)?)?.0);
+        let turn = turn_of(state, json)?;
+        return Ok(state.inference.prompt_tokens(&turn, owner)?.0);
     };
     let special = match fields.boolean("add_special")? {
         Some(special) => special,
@@ -62,7 +64,7 @@ pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, _) = body(&state, DIALECT, request).await?;
+    let json = body(&state, DIALECT, request).await?.json;
     apart(DIALECT, move || {
         let tokens = Fields::body(&json)?.required("tokens")?;
         let vocabulary = state.inference.tokenizer().vocabulary_size();
@@ -94,11 +96,11 @@ pub(crate) async fn render(
     State(state): State<Arc<AppState>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let (json, _) = body(&state, DIALECT, request).await?;
+    let Received { json, sender } = body(&state, DIALECT, request).await?;
     apart(DIALECT, move || {
         let turn = turn_of(&state, &json)?;
         let prompt = state.inference.prompt_text(&turn)?;
-        let (ids, _) = state.inference.prompt_tokens(&turn)?;
+        let (ids, _) = state.inference.prompt_tokens(&turn, sender.owner)?;
         Ok(json_response(
             StatusCode::OK,
             &json!({"prompt": prompt, "tokens": ids, "count": ids.len()}),
