@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use serde_json::json;
 use tower_service::Service;
 
 use super::error::json_response;
 use super::guard::Guard;
+use super::half_close::answer_patiently;
 use super::observe::{Observer, observe};
 
 /// Stands before all routes; lets requests through once there is a model.
@@ -44,6 +45,7 @@ impl Front {
         Router::new()
             .fallback(pass)
             .with_state(front)
+            .layer(from_fn(answer_patiently))
             .layer(from_fn_with_state(observer, observe))
     }
 

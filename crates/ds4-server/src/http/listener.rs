@@ -17,6 +17,7 @@ use axum::Router;
 
 use super::front::Front;
 use super::guard::Guard;
+use super::half_close::ClientWatch;
 use super::observe::Observer;
 use super::router::{AppState, router};
 use super::socket::Socket;
@@ -153,12 +154,13 @@ async fn accept(
     mut stopped: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(settings.max_connections));
-    let service = TowerToHyperService::new(router);
     // Named, not guessed from the first bytes: the guess would wait for them without a limit.
     let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder
         .http1()
         .timer(TokioTimer::new())
+        // Who sends nothing more may still wait for the answer.
+        .half_close(true)
         // A client that sends its head byte by byte holds a place for no longer than this.
         .header_read_timeout(settings.read_timeout)
         .max_buf_size(MAX_HEAD)
@@ -185,10 +187,11 @@ async fn accept(
         };
         // Tokens are small and must not wait for each other.
         let _ = socket.set_nodelay(true);
+        let socket = Arc::new(socket);
+        let client = ClientWatch::new(Arc::clone(&socket));
         let socket = TokioIo::new(Socket::new(socket, settings.write_timeout));
-        let connection = builder
-            .serve_connection(socket, service.clone())
-            .into_owned();
+        let service = TowerToHyperService::new(client.service(router.clone()));
+        let connection = builder.serve_connection(socket, service).into_owned();
         let connection = graceful.watch(connection);
         let mut cut_off = cut_off.clone();
         let counted = metrics.connection();
@@ -197,6 +200,7 @@ async fn accept(
                 // What goes wrong on a connection is the client's to see.
                 _ = connection => {}
                 _ = cut_off.changed() => {}
+                () = client.gone() => {}
             }
             drop(counted);
             drop(place);

@@ -5,6 +5,7 @@ mod endpoints;
 mod error;
 mod front;
 mod guard;
+mod half_close;
 mod listener;
 mod models;
 mod observe;

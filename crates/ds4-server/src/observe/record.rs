@@ -98,6 +98,12 @@ impl RequestRecord {
         figures.stream = stream;
     }
 
+    /// Whether the engine works on an answer that is not streamed.
+    pub(crate) fn makes_whole_answer(&self) -> bool {
+        let figures = self.figures();
+        figures.prompt.is_some() && !figures.stream
+    }
+
     /// Whether texts are wanted.
     pub(crate) fn is_traced(&self) -> bool {
         self.trace.is_some()

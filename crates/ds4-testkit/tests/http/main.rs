@@ -6,6 +6,7 @@
 mod access;
 mod client;
 mod endpoints;
+mod half_close;
 mod lifetime;
 mod malformed;
 mod observability;
