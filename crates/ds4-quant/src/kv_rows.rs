@@ -166,15 +166,8 @@ pub fn fp4_row_decode(bytes: &[u8], row: &mut [f32]) -> Result<(), QuantError> {
 /// Orthonormal Walsh-Hadamard transform of 128 elements in Sylvester order, in place: seven stages of
 /// butterflies from stride 1 to 64 in f32, then one multiplication by `128^-0.5`.
 pub fn hadamard_128(row: &mut [f32; 128]) {
-    // 128^-0.5 rounded to f32.
-    hadamard(row, 0.088_388_346);
-}
-
-/// Butterflies of a power of two of elements from stride 1 up, then one multiplication.
-#[inline]
-fn hadamard<const N: usize>(row: &mut [f32; N], scale: f32) {
     let mut stride = 1;
-    while stride < N {
+    while stride < 128 {
         for pair in row.chunks_exact_mut(2 * stride) {
             let (low, high) = pair.split_at_mut(stride);
             for (low, high) in low.iter_mut().zip(high) {
@@ -183,7 +176,9 @@ fn hadamard<const N: usize>(row: &mut [f32; N], scale: f32) {
         }
         stride *= 2;
     }
+    // 128^-0.5 rounded to f32.
+    const SCALE: f32 = 0.088_388_346;
     for x in row {
-        *x *= scale;
+        *x *= SCALE;
     }
 }

@@ -294,12 +294,13 @@ row_ops! {
             .zip(scales.as_chunks::<2>().0);
         for ((codes, out), scale) in blocks {
             let scale = f32::from_bits(u32::from(u16::from_le_bytes(*scale)) << 16);
-            // A chain of selections, which becomes vector instructions everywhere.
+            // A chain of selections, written out: as a loop, it does not become vector instructions.
             let value = |code: u32| {
-                let mut level = Q4_LEVELS[0];
-                for (index, larger) in Q4_LEVELS.iter().enumerate().skip(1) {
-                    level = if code & 7 >= index as u32 { *larger } else { level };
-                }
+                let at_least = |level, index| {
+                    if code & 7 >= index as u32 { Q4_LEVELS[index] } else { level }
+                };
+                let level = at_least(at_least(at_least(Q4_LEVELS[0], 1), 2), 3);
+                let level = at_least(at_least(at_least(at_least(level, 4), 5), 6), 7);
                 f32::from_bits(level.to_bits() | (code & 8) << 28) * scale
             };
             let (low, high) = out.split_at_mut(Q4_BLOCK / 2);
