@@ -24,7 +24,8 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    fn pressed(&self) {
+    /// What Ctrl-C does.
+    pub(crate) fn pressed(&self) {
         let stops_work = self.armed.load(Ordering::SeqCst);
         if !stops_work || self.cancel.swap(true, Ordering::SeqCst) {
             std::process::exit(i32::from(INTERRUPTED));

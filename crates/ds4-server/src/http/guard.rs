@@ -180,8 +180,12 @@ impl Guard {
     }
 }
 
-/// The host that the client believes to talk to, without its port.
+/// The host that the client believes to talk to, without its port; `None` if it names none, or several.
 fn host_of(request: &Request) -> Option<String> {
+    if request.headers().get_all(header::HOST).iter().count() > 1 {
+        // A proxy may have looked at the other one.
+        return None;
+    }
     let text = match request.uri().host() {
         Some(host) => host.to_owned(),
         None => request

@@ -12,6 +12,7 @@ mod observe;
 mod openapi;
 mod page;
 mod request_body;
+mod request_path;
 mod router;
 mod routes;
 mod socket;

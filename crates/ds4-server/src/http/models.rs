@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, Dialect, json_response};
+use super::request_path::PathId;
 use super::router::AppState;
 use crate::wire::RequestError;
 
@@ -62,7 +63,7 @@ pub(super) async fn list(State(state): State<Arc<AppState>>) -> Response {
 }
 
 /// `GET /v1/models/{id}`
-pub(super) async fn get(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Response {
+pub(super) async fn get(State(state): State<Arc<AppState>>, PathId(id): PathId) -> Response {
     match check_model(&state, &id) {
         Ok(()) => json_response(StatusCode::OK, &model(&state, &id)),
         Err(error) => ApiError::new(OPENAI, error).into_response(),

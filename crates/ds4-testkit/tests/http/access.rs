@@ -110,6 +110,18 @@ fn a_foreign_host_name_is_refused() {
     }
     let none = exchange(guarded().address, "GET /v1/models HTTP/1.1\r\n\r\n").unwrap();
     assert!(matches!(none.status, 400 | 403), "{}", none.status);
+    // A proxy in front may have looked at the other one.
+    for [first, second] in [
+        ["localhost", "evil.example"],
+        ["evil.example", "localhost"],
+        ["localhost", "localhost"],
+    ] {
+        let two = format!(
+            "GET /v1/models HTTP/1.1\r\nhost: {first}\r\nhost: {second}\r\nx-api-key: {KEY}\r\n\r\n"
+        );
+        let reply = exchange(guarded().address, two).unwrap();
+        assert!(matches!(reply.status, 400 | 403), "{}", reply.status);
+    }
     let absolute = "GET http://evil.example/v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
     assert_eq!(exchange(guarded().address, absolute).unwrap().status, 403);
 }

@@ -26,6 +26,12 @@ fn a_head_that_is_no_http_ends_the_connection() {
         b"GET / HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
         b"GET /\x00 HTTP/1.1\r\nhost: localhost\r\n\r\n",
         b"\xff\xfe\xfd\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost : localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: a\r\n folded\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: a\x00b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: a\rb\r\n\r\n",
+        b"GET  /health HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /a b HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ] {
         let mut connection = Connection::open(shared().address);
         connection.try_send(bytes);
@@ -80,6 +86,73 @@ fn a_length_beside_chunks_smuggles_nothing() {
     let reply = connection.reply().expect("an answer");
     assert_eq!(reply.status, 400, "{}", reply.text());
     assert!(connection.is_closed_by_server(), "no second answer");
+    still_works();
+}
+
+/// What one reader takes for chunks and another for none could hide a request as well.
+#[test]
+fn an_odd_transfer_encoding_smuggles_nothing() {
+    let hidden = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    for lines in [
+        "transfer-encoding: xchunked",
+        "transfer-encoding: chunked, identity",
+        "transfer-encoding: identity",
+        "transfer-encoding: \x0bchunked",
+        "transfer-encoding: gzip, chunked",
+        "transfer-encoding: chunked\r\ntransfer-encoding: identity",
+    ] {
+        let text = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n\r\n\
+             2\r\n{{}}\r\n0\r\n\r\n{hidden}"
+        );
+        let mut connection = Connection::open(shared().address);
+        connection.try_send(text.as_bytes());
+        connection.finish_sending();
+        let mut replies = 0;
+        while let Some(reply) = connection.reply() {
+            replies += 1;
+            assert!(
+                (400..600).contains(&reply.status) || replies == 2,
+                "{} for {lines}",
+                reply.status
+            );
+        }
+        // Taken as chunks the second request is one; else it is part of what was refused.
+        let is_chunked = lines.ends_with("gzip, chunked");
+        assert!(replies <= 1 + usize::from(is_chunked), "{lines}");
+    }
+    still_works();
+}
+
+/// Refused in the shape of the API, whatever the path and the method are.
+#[test]
+fn odd_paths_and_methods_are_refused_as_json() {
+    for (method, path) in [
+        ("GET", "/v1/responses/%ff"),
+        ("DELETE", "/v1/responses/%ff%fe"),
+        ("GET", "/v1/models/%c3%28"),
+        ("GET", "/v1/models/%zz"),
+        ("GET", "/v1/responses/..%2f..%2fetc%2fpasswd"),
+        ("GET", "//v1/models"),
+        ("GET", "/v1/../v1/models"),
+        ("TRACE", "/v1/models"),
+        ("PUT", "/v1/models"),
+        ("PATCH", "/v1/responses/resp_x"),
+        ("BREW", "/v1/chat/completions"),
+    ] {
+        let reply = shared().request(method, path, &[], b"");
+        assert!(
+            matches!(reply.status, 400 | 404 | 405),
+            "{} for {method} {path}",
+            reply.status
+        );
+        let kind = reply.json()["error"]["type"].clone();
+        assert!(kind.is_string(), "{method} {path}: {}", reply.text());
+    }
+    let tunnel = "CONNECT localhost:80 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    if let Some(reply) = exchange(shared().address, tunnel) {
+        assert!((400..600).contains(&reply.status), "{}", reply.status);
+    }
     still_works();
 }
 

@@ -230,6 +230,55 @@ fn messages_must_make_a_conversation() {
     }
 }
 
+/// Ids of calls that clients lose or use twice: refused or served, but the server goes on.
+#[test]
+fn call_ids_may_be_missing_or_repeated() {
+    let call = |id: Value| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let result = |id: Value| json!({"role": "tool", "tool_call_id": id, "content": "r"});
+    let mut without = call(json!("a"));
+    without.as_object_mut().unwrap().remove("id");
+    for (calls, results) in [
+        (json!([without]), vec![result(json!("a"))]),
+        (json!([call(Value::Null)]), vec![result(Value::Null)]),
+        (json!([call(json!(7))]), vec![result(json!(7))]),
+        (
+            json!([call(json!("a")), call(json!("a"))]),
+            vec![result(json!("a")), result(json!("a"))],
+        ),
+        (json!([call(json!("a"))]), vec![result(json!("b"))]),
+        (
+            json!([call(json!("a"))]),
+            vec![result(json!("a")), result(json!("a"))],
+        ),
+        (
+            json!([call(json!("a")), call(json!("b"))]),
+            vec![result(json!("b")), result(json!("a"))],
+        ),
+        (json!([call(json!(""))]), vec![result(json!(""))]),
+        (
+            json!([call(json!("x".repeat(100_000)))]),
+            vec![result(json!("x".repeat(100_000)))],
+        ),
+    ] {
+        let mut messages = vec![
+            json!({"role": "user", "content": "Hi"}),
+            json!({"role": "assistant", "content": null, "tool_calls": calls}),
+        ];
+        messages.extend(results);
+        let reply = chat(json!({"messages": messages}));
+        let shown: String = calls.to_string().chars().take(200).collect();
+        assert!(
+            matches!(reply.status, 200 | 400),
+            "{} {shown}: {}",
+            reply.status,
+            reply.text()
+        );
+        if reply.status == 400 {
+            refused(&reply, "messages");
+        }
+    }
+}
+
 #[test]
 fn anthropic_messages_must_make_a_conversation() {
     let post = |messages: Value| {

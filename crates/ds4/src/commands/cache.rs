@@ -85,6 +85,10 @@ pub(crate) fn run(
                 Some(store) => store.prune(to.0)?,
                 None => Pruned::default(),
             };
+            // Nothing that they go on from is left.
+            if to.0 == 0 && store.is_some() {
+                ds4_server::remove_answers(&directory)?;
+            }
             print_pruned(pruned, options.json, output)
         }
     }

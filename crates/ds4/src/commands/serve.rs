@@ -16,7 +16,7 @@ use ds4_server::{Inference, RequestLog, RunningServer, ServerSettings, serve};
 use crate::arguments::ServeArguments;
 use crate::directories::{CacheDirectory, create_private};
 use crate::failure::UsageError;
-use crate::interrupt::{ArmedInterrupt, Interrupt};
+use crate::interrupt::Interrupt;
 use crate::loaded_model::Vocabulary;
 use crate::machine_memory;
 use crate::model_file::ModelFile;
@@ -24,6 +24,10 @@ use crate::output::{Output, visible};
 use crate::settings::{ServeSettings, Thinking};
 use crate::table::bytes;
 
+/// Most bytes on disk of what the model sampled, so that conversations go on after a restart.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+/// How long the last of it may take to be written.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How often the program looks whether it was told to stop.
 const POLL: Duration = Duration::from_millis(50);
 /// How long requests may go on after that.
@@ -43,8 +47,7 @@ pub(crate) fn run(
     let vocabulary = Vocabulary::of_file(&model.file)?;
     let serve_settings = ServeSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
     machine_memory::check(&model.file, &serve_settings.engine)?;
-    let store = store(arguments, output)?;
-    let armed = interrupt.arm();
+    let disk = disk_cache(arguments, output)?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -56,9 +59,9 @@ pub(crate) fn run(
             serve_settings,
             settings,
             arguments.max_queue,
-            store,
+            disk,
             output,
-            &armed,
+            interrupt,
         ))
 }
 
@@ -68,9 +71,9 @@ async fn serve_model(
     settings: ServeSettings,
     server_settings: ServerSettings,
     queue: usize,
-    store: Option<Store>,
+    disk: Option<DiskCache>,
     output: &mut Output,
-    armed: &ArmedInterrupt<'_>,
+    interrupt: &Arc<Interrupt>,
 ) -> anyhow::Result<()> {
     let server = Arc::new(serve(server_settings).await?);
     output.note(&format!("listening on http://{}", server.address()));
@@ -79,42 +82,73 @@ async fn serve_model(
         queue,
         ..ServiceOptions::default()
     };
-    let handle = Arc::new(match store {
+    let handle = Arc::new(match &disk {
         None => EngineHandle::start(engine, options)?,
-        Some(store) => {
-            EngineHandle::start_with_store(engine, options, CheckpointStore::new(store))?
+        Some(disk) => {
+            let store = CheckpointStore::new(disk.store.clone());
+            EngineHandle::start_with_store(engine, options, store)?
         }
     });
     let service: Arc<dyn ds4_engine::InferenceService> = Arc::clone(&handle) as _;
-    let inference = Inference::new(
+    let mut inference = Inference::new(
         service,
         vocabulary.tokenizer,
         settings.vintage,
         settings.sampling,
         server_thinking(settings.thinking),
     )?;
-    server.open(Arc::new(inference));
+    if let Some(disk) = &disk
+        && let Err(error) = inference.keep_answers(&disk.directory, disk.max_answer_bytes)
+    {
+        let reason = visible(&format!("{:#}", anyhow!(error)));
+        output.warning(&format!(
+            "answers are not kept for the next start: {reason}"
+        ));
+    }
+    let inference = Arc::new(inference);
+    server.open(Arc::clone(&inference));
+    // Until here there is nothing to finish or to save: Ctrl-C ends the program at once.
+    let armed = interrupt.arm();
+    stop_on_sigterm(interrupt)?;
     output.note("ready");
-    wait_for_stop(armed).await?;
+    while !armed.is_cancelled() {
+        tokio::time::sleep(POLL).await;
+    }
     output.note("stopping: running requests may finish; Ctrl-C again ends at once");
     let stopping = tokio::task::spawn_blocking(move || handle.shutdown(Shutdown::Finish));
     match Arc::try_unwrap(server) {
         Ok(server) => server.stop().await,
         Err(_) => return Err(anyhow!("the server is still in use")),
     }
+    let flushed = tokio::task::spawn_blocking(move || inference.flush_answers(LAST_WRITES)).await;
+    if !matches!(flushed, Ok(true)) {
+        output.warning("the last answers may not be on disk");
+    }
     // What has not ended by now is cancelled when the handle is dropped.
     let _ = tokio::time::timeout(Duration::from_secs(1), stopping).await;
     Ok(())
 }
 
+/// What is kept on disk.
+struct DiskCache {
+    directory: PathBuf,
+    store: Store,
+    max_answer_bytes: u64,
+}
+
 /// The KV cache on disk, unless it is switched off. A directory that cannot be used is a failure only
 /// if the user named it.
-fn store(arguments: &ServeArguments, output: &mut Output) -> anyhow::Result<Option<Store>> {
+fn disk_cache(
+    arguments: &ServeArguments,
+    output: &mut Output,
+) -> anyhow::Result<Option<DiskCache>> {
     if arguments.no_kv_disk {
         return Ok(None);
     }
+    let space = (arguments.kv_space_mb as u64).saturating_mul(1 << 20);
+    let max_answer_bytes = MAX_ANSWER_BYTES.min(space / 8);
     let limits = Limits {
-        max_bytes: (arguments.kv_space_mb as u64).saturating_mul(1 << 20),
+        max_bytes: space - max_answer_bytes,
         ..Limits::default()
     };
     let opened = match &arguments.kv_dir {
@@ -128,17 +162,19 @@ fn store(arguments: &ServeArguments, output: &mut Output) -> anyhow::Result<Opti
             Ok(None)
         }
         Ok((directory, store)) => {
-            let directory = visible(&directory.to_string_lossy());
+            let shown = visible(&directory.to_string_lossy());
             if let Access::ReadOnly { reason } = store.access() {
-                output.warning(&format!(
-                    "the KV cache in {directory} is not written: {reason}"
-                ));
+                output.warning(&format!("the KV cache in {shown} is not written: {reason}"));
             }
             output.note(&format!(
-                "KV cache on disk in {directory}, at most {}",
-                bytes(limits.max_bytes)
+                "KV cache on disk in {shown}, at most {}",
+                bytes(space)
             ));
-            Ok(Some(store))
+            Ok(Some(DiskCache {
+                directory,
+                store,
+                max_answer_bytes,
+            }))
         }
     }
 }
@@ -182,22 +218,22 @@ async fn load(
     })
 }
 
-async fn wait_for_stop(armed: &ArmedInterrupt<'_>) -> anyhow::Result<()> {
+/// Has SIGTERM do what Ctrl-C does, the second time too.
+fn stop_on_sigterm(interrupt: &Arc<Interrupt>) -> anyhow::Result<()> {
     #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .context("cannot take over SIGTERM")?;
-    loop {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            () = tokio::time::sleep(POLL) => {}
-        }
-        #[cfg(not(unix))]
-        tokio::time::sleep(POLL).await;
-        if armed.is_cancelled() {
-            return Ok(());
-        }
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("cannot take over SIGTERM")?;
+        let interrupt = Arc::clone(interrupt);
+        tokio::spawn(async move {
+            while terminate.recv().await.is_some() {
+                interrupt.pressed();
+            }
+        });
     }
+    #[cfg(not(unix))]
+    let _ = interrupt;
+    Ok(())
 }
 
 fn server_settings(arguments: &ServeArguments) -> anyhow::Result<ServerSettings> {

@@ -21,6 +21,7 @@ mod program;
 mod pseudo_terminal;
 mod quality;
 mod quantize;
+mod serve;
 mod steering;
 mod test_model;
 mod usage;

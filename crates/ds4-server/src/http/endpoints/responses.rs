@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::http::answer::{Received, body, now, start};
 use crate::http::error::{ApiError, Dialect, json_response};
+use crate::http::request_path::PathId;
 use crate::http::router::AppState;
 use crate::http::stream::{EventText, EventWriter, stream_turn};
 use crate::inference::RunningTurn;
@@ -100,7 +101,7 @@ pub(crate) async fn create_response(
 pub(crate) async fn get_response(
     State(state): State<Arc<AppState>>,
     Extension(owner): Extension<Owner>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, ApiError> {
     let kept = state.kept_responses();
     match kept.get(owner, &id) {
@@ -112,7 +113,7 @@ pub(crate) async fn get_response(
 pub(crate) async fn delete_response(
     State(state): State<Arc<AppState>>,
     Extension(owner): Extension<Owner>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, ApiError> {
     if !state.kept_responses().remove(owner, &id) {
         return Err(unknown(&id));
@@ -126,7 +127,7 @@ pub(crate) async fn delete_response(
 pub(crate) async fn cancel_response(
     State(state): State<Arc<AppState>>,
     Extension(owner): Extension<Owner>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Response, ApiError> {
     let running = state.kept_responses().running(owner, &id);
     match running {
@@ -137,7 +138,7 @@ pub(crate) async fn cancel_response(
                 &json!({"id": id, "object": "response", "status": "cancelled"}),
             ))
         }
-        None => get_response(State(state), Extension(owner), Path(id)).await,
+        None => get_response(State(state), Extension(owner), PathId(id)).await,
     }
 }
 

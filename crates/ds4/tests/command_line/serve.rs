@@ -1,0 +1,225 @@
+//! The server as a process: its end, and what it still knows at its next start.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::program::{command, home};
+use crate::test_model;
+
+/// Far longer than anything here takes, so that a test ends.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const CHAT: &str = "/v1/chat/completions";
+/// Thinks, says "OK", and ends.
+const ANSWERS: [(&str, &str); 6] = [
+    ("<think>", "h"),
+    ("h", "m"),
+    ("m", "</think>"),
+    ("</think>", "O"),
+    ("O", "K"),
+    ("K", "<｜end▁of▁sentence｜>"),
+];
+/// Never ends by itself.
+const GOES_ON: [(&str, &str); 4] = [("<think>", "a"), ("</think>", "a"), ("a", "z"), ("z", "a")];
+
+struct Server {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Server {
+    fn start(home: &Path, successors: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let model = home.join("script.gguf");
+        if !model.exists() {
+            test_model::write_script(&model, successors);
+        }
+        let mut child = command(home)
+            .args(["serve", "--port", "0", "-m"])
+            .arg(model)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Self {
+            child,
+            stderr,
+            address: String::new(),
+        };
+        let line = server.line_with("listening on http://");
+        server.address = line.split("http://").nth(1).unwrap().trim().to_owned();
+        server.line_with("ready");
+        server
+    }
+
+    /// The next line on standard error that contains a text.
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.stderr.read_line(&mut line).unwrap();
+            assert!(read > 0, "the server ended without `{text}`");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn begin(&self, path: &str, body: &Value) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = body.to_string();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        stream
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let mut text = String::new();
+        self.begin(path, body).read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{text}");
+        serde_json::from_str(body).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args([name, &id])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn streaming(max_tokens: usize) -> Value {
+    json!({
+        "messages": [{"role": "user", "content": "go"}], "max_tokens": max_tokens, "stream": true,
+    })
+}
+
+/// Reads until the answer has begun.
+fn read_start(stream: &mut TcpStream) {
+    let mut start = Vec::new();
+    while !String::from_utf8_lossy(&start).contains("reasoning_content") {
+        let mut bytes = [0; 1024];
+        let count = stream.read(&mut bytes).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&start));
+        start.extend_from_slice(&bytes[..count]);
+    }
+}
+
+#[test]
+fn one_interrupt_lets_the_answer_end() {
+    for signal in ["-INT", "-TERM"] {
+        let home = home();
+        let arguments = ["--no-kv-disk", "-c", "2000"];
+        let mut server = Server::start(home.path(), &GOES_ON, &arguments);
+        let mut stream = server.begin(CHAT, &streaming(600));
+        read_start(&mut stream);
+        server.signal(signal);
+        server.line_with("stopping");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).unwrap();
+        assert!(
+            rest.contains(r#""finish_reason":"length""#),
+            "{signal}: {rest}"
+        );
+        assert!(rest.contains("data: [DONE]"), "{signal}: {rest}");
+        assert_eq!(server.wait().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    for signals in [["-INT", "-INT"], ["-TERM", "-INT"], ["-TERM", "-TERM"]] {
+        let home = home();
+        let arguments = ["--no-kv-disk", "-c", "100000"];
+        let mut server = Server::start(home.path(), &GOES_ON, &arguments);
+        let mut stream = server.begin(CHAT, &streaming(90_000));
+        read_start(&mut stream);
+        server.signal(signals[0]);
+        server.line_with("stopping");
+        let told = Instant::now();
+        server.signal(signals[1]);
+        assert_eq!(server.wait().code(), Some(130), "{signals:?}");
+        // Far less than the time that running requests have otherwise.
+        assert!(told.elapsed() < Duration::from_secs(15), "{signals:?}");
+    }
+}
+
+/// What was sampled before the restart is in the next prompt, reasoning that the client dropped
+/// included, and the KV cache on disk reaches to its last token.
+#[test]
+fn a_conversation_goes_on_after_a_restart() {
+    let home = home();
+    let tool =
+        json!({"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}});
+    let mut body = json!({
+        "messages": [{"role": "user", "content": "Hello"}], "tools": [tool], "temperature": 0,
+    });
+    let mut server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    // A checkpoint inside the prompt, at a multiple of 1024 tokens, must not be so near that one of
+    // the end gains too little. A letter is a token.
+    let count = server.post("/tokenize", &body)["count"].as_u64().unwrap();
+    let more = (1024 + 600 - count % 1024) as usize;
+    body["messages"][0]["content"] = format!("Hello{}", "x".repeat(more)).into();
+    let first = server.post(CHAT, &body);
+    let message = &first["choices"][0]["message"];
+    assert_eq!(message["content"], "OK", "{first}");
+    assert_eq!(message["reasoning_content"], "hm");
+    server.signal("-INT");
+    assert_eq!(server.wait().code(), Some(0));
+
+    let mut server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": "OK"}));
+    messages.push(json!({"role": "user", "content": "And now?"}));
+    let next = server.post(CHAT, &body);
+    let tokens = |pointer: &str| first.pointer(pointer).and_then(Value::as_u64).unwrap();
+    let spent = tokens("/usage/prompt_tokens") + tokens("/usage/completion_tokens");
+    let cached = |answer: &Value| {
+        let details = &answer["usage"]["prompt_tokens_details"];
+        details["cached_tokens"].as_u64().unwrap()
+    };
+    // All tokens of the first prompt and answer.
+    assert!(cached(&next) >= spent, "{} of {spent}", cached(&next));
+    server.signal("-TERM");
+    assert_eq!(server.wait().code(), Some(0));
+
+    // It was not found by chance: without the answers the reasoning is missing.
+    std::fs::remove_dir_all(home.path().join(".cache/ds4/kv/answers")).unwrap();
+    let server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    let without = cached(&server.post(CHAT, &body));
+    assert!(without < spent, "{without} of {spent}");
+}
