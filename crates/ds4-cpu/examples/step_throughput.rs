@@ -43,6 +43,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         },
         max_rows: prompt.max(1),
         max_outputs: 1,
+        draft_rows: 0,
+        mtp: false,
     };
     let mut executor = Executor::new(backend, &file, None, options, &mut |_| ())?;
     let ids: Vec<u32> = (0..pages as u32).collect();

@@ -48,6 +48,8 @@ fn decode_steps_allocate_nothing() {
                     },
                     max_rows: 100,
                     max_outputs: 1,
+                    draft_rows: 0,
+                    mtp: false,
                 };
                 let backend = CpuBackend::new(2, precision).unwrap();
                 let mut executor =

@@ -77,6 +77,23 @@ fn sequences_go_back_to_a_kept_frontier() {
 }
 
 #[test]
+fn drafts_that_are_taken_back_leave_no_trace() {
+    let file = FlashTiny.open().unwrap();
+    let all = FlashTiny.tokens(300).unwrap();
+    // Across dense rows at 128 and 256, and the border of a page.
+    let sequences = [all[..290].to_vec(), all[100..243].to_vec()];
+    for (seed, kv_format) in FORMATS.into_iter().enumerate() {
+        let drafting = suite::Drafting {
+            seed: seed as u64,
+            longest: [8, 3, 15][seed],
+            chunk: [1, 64, 7][seed],
+            prompt: [20, 1, 120][seed],
+        };
+        suite::taking_back(fast, &file, &sequences, kv_format, drafting).unwrap();
+    }
+}
+
+#[test]
 fn threads_and_instruction_sets_give_the_same_bits() {
     for model in [FlashTiny, KqTiny] {
         let file = model.open().unwrap();

@@ -19,6 +19,7 @@ use crate::memory_plan::MemoryPlan;
 use crate::runner::Runner;
 use crate::sequences::{Sequence, Sequences};
 use crate::session::Session;
+use crate::speculation::SpeculationOptions;
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// Rows of logits that one step can give; more than one only for scoring.
     pub max_outputs: usize,
+    /// Whether tokens are drafted, and how.
+    pub speculation: SpeculationOptions,
     /// Weights as F32 and activations as F32, instead of 8-bit products.
     pub exact: bool,
 }
@@ -91,6 +94,7 @@ impl Default for EngineOptions {
             kv_format: KvFormat::default(),
             prefill_chunk: 256,
             max_outputs: 1,
+            speculation: SpeculationOptions::default(),
             exact: false,
         }
     }
@@ -127,8 +131,13 @@ impl EngineOptions {
                 });
             }
         };
-        // A decode step holds one row of every session.
-        let max_rows = chunk.max(slots);
+        if self.speculation.is_on() {
+            let longest = self.speculation.longest_draft;
+            in_range("the number of drafted tokens", longest, 64)?;
+        }
+        let (draft_rows, all_drafts) = self.speculation.rows(slots);
+        // A decode step holds one row of every session, and drafts.
+        let max_rows = chunk.max(slots + all_drafts);
         Ok(ExecutorOptions {
             kv_format: self.kv_format,
             capacity: KvCapacity {
@@ -137,7 +146,9 @@ impl EngineOptions {
                 pages,
             },
             max_rows,
-            max_outputs: self.max_outputs.max(slots).min(max_rows),
+            max_outputs: self.max_outputs.max(slots + all_drafts).min(max_rows),
+            draft_rows,
+            mtp: self.speculation.mtp,
         })
     }
 }

@@ -38,6 +38,7 @@ mod sequences;
 mod service;
 mod session;
 pub mod session_file;
+mod speculation;
 
 pub use constraint::{ConstraintError, ConstraintState, TokenConstraint, TokenMask};
 pub use disk_cache::CheckpointStore;
@@ -62,3 +63,4 @@ pub use service::{
     RunningRequest, Speed, SubmitError,
 };
 pub use session::Session;
+pub use speculation::SpeculationOptions;

@@ -1,7 +1,7 @@
 //! What a model, its KV cache and its activations occupy.
 
 use ds4_gguf::GgufFile;
-use ds4_model::{ExecutorBytes, ExecutorOptions, KvCapacity, KvLayout, ModelShape};
+use ds4_model::{ExecutorBytes, ExecutorOptions, KvCapacity, ModelShape};
 
 use crate::engine::{EngineOptions, KEPT_ENDS};
 use crate::error::EngineError;
@@ -59,7 +59,7 @@ impl MemoryPlan {
         options: &EngineOptions,
     ) -> Result<Self, EngineError> {
         let executor_options = options.executor_options(shape)?;
-        let bytes = ExecutorBytes::plan(shape, &executor_options, false)?;
+        let bytes = ExecutorBytes::plan(shape, &executor_options)?;
         Ok(Self {
             weights: 0,
             kv_sessions: bytes.slots,
@@ -98,13 +98,7 @@ fn kept_bytes(
     keep_every: usize,
 ) -> Result<usize, EngineError> {
     let KvCapacity { slots, context, .. } = options.capacity;
-    let layout = KvLayout::new(
-        shape,
-        options.kv_format,
-        options.capacity,
-        options.max_rows,
-        false,
-    )?;
+    let layout = options.layout(shape)?;
     let at = |tokens| layout.frontier_bytes(shape.window, tokens);
     // One token before a multiple of every ratio the most contributions are open.
     let end = at(context.next_multiple_of(128) - 1) + 4 * shape.vocabulary;

@@ -389,8 +389,10 @@ pub trait Backend {
 pub enum Pass {
     /// The main model.
     Main,
-    /// The MTP block.
+    /// The MTP block behind the main model.
     Mtp,
+    /// The MTP block behind itself, from its own buffer back into the main model's.
+    MtpBack,
 }
 
 /// Which rows a compressor makes.

@@ -1,6 +1,7 @@
 //! A loaded model with its KV cache: runs steps, and moves a sequence's state
 //! between the cache and the host.
 
+mod mtp;
 mod page_rows;
 
 use ds4_gguf::GgufFile;
@@ -8,7 +9,7 @@ use ds4_gguf::GgufFile;
 use crate::backend::{Backend, CompressedKv, LayerKv, PageTables, Pass, StageContext, StepBuffer};
 use crate::bind;
 use crate::error::{BackendError, ModelError};
-use crate::forward::{Activations, Observer, forward, forward_mtp};
+use crate::forward::{Activations, Observer, forward};
 use crate::kv_cache::{KvCapacity, KvFormat, KvLayout};
 use crate::rope::Rope;
 use crate::sequence_state::{SequenceState, layer_regions};
@@ -16,6 +17,7 @@ use crate::shape::{Compression, ModelShape};
 use crate::steering::{DeviceSteering, Steering, SteeringError};
 use crate::step::{Step, StepBucket, StepLayout, StepWords};
 use crate::weights::Weights;
+use mtp::{HeldStreams, MtpBuffers};
 
 /// Sizes of an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +30,27 @@ pub struct ExecutorOptions {
     pub max_rows: usize,
     /// Most rows of logits of one step.
     pub max_outputs: usize,
+    /// Rows of a step that each of its sequences can take back: drafted tokens that were not confirmed.
+    pub draft_rows: usize,
+    /// Whether the MTP block is loaded, to draft tokens.
+    pub mtp: bool,
+}
+
+impl ExecutorOptions {
+    /// Layout of the KV cache with these options.
+    ///
+    /// # Errors
+    /// Options out of range; see [`KvLayout::new`].
+    pub fn layout(&self, shape: &ModelShape) -> Result<KvLayout, ModelError> {
+        KvLayout::new(
+            shape,
+            self.kv_format,
+            self.capacity,
+            self.max_rows,
+            self.draft_rows,
+            self.mtp,
+        )
+    }
 }
 
 /// Memory that an executor takes beside the weights, in bytes.
@@ -46,19 +69,9 @@ impl ExecutorBytes {
     ///
     /// # Errors
     /// Options out of range; see [`KvLayout::new`].
-    pub fn plan(
-        shape: &ModelShape,
-        options: &ExecutorOptions,
-        with_mtp: bool,
-    ) -> Result<Self, ModelError> {
-        let layout = KvLayout::new(
-            shape,
-            options.kv_format,
-            options.capacity,
-            options.max_rows,
-            with_mtp,
-        )?;
-        let mtp_streams = if with_mtp {
+    pub fn plan(shape: &ModelShape, options: &ExecutorOptions) -> Result<Self, ModelError> {
+        let layout = options.layout(shape)?;
+        let mtp_streams = if options.mtp {
             stream_bytes(shape, options)
         } else {
             0
@@ -140,8 +153,9 @@ pub struct Executor<B: Backend> {
     kv: Vec<LayerKv<B::Buffer>>,
     pages: PageTables<B::Buffer>,
     activations: Activations<B::Buffer>,
-    /// Streams inside the MTP block; those of the main pass stay its input.
-    mtp_streams: Option<B::Buffer>,
+    mtp: Option<MtpBuffers<B::Buffer>>,
+    /// Streams that the MTP block can go on from.
+    held: HeldStreams,
     steering: Option<DeviceSteering<B::Buffer>>,
     allocated: ExecutorBytes,
 }
@@ -161,15 +175,15 @@ impl<B: Backend> Executor<B> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, ModelError> {
         let shape = ModelShape::from_file(file)?;
-        let bound = bind::bind(file, mtp_file, &shape)?;
-        let with_mtp = bound.mtp.is_some();
-        let layout = KvLayout::new(
-            &shape,
-            options.kv_format,
-            options.capacity,
-            options.max_rows,
-            with_mtp,
-        )?;
+        let mut bound = bind::bind(file, mtp_file, &shape)?;
+        if !options.mtp {
+            bound.mtp = None;
+        } else if bound.mtp.is_none() {
+            return Err(ModelError::MissingTensor {
+                name: "mtp.0.e_proj.weight".to_owned(),
+            });
+        }
+        let layout = options.layout(&shape)?;
         if options.max_outputs == 0 || options.max_outputs > options.max_rows {
             return Err(ModelError::Setting {
                 what: "the number of rows with logits",
@@ -222,10 +236,17 @@ impl<B: Backend> Executor<B> {
         };
         let step_layout = step_layout(&shape, &options);
         let words = memory.activations(4 * step_layout.words())?;
-        let mtp_streams = if with_mtp {
-            Some(memory.activations(stream_bytes(&shape, &options))?)
-        } else {
-            None
+        let mtp = match layout.mtp {
+            None => None,
+            Some(layer) => Some(MtpBuffers {
+                kv: LayerKv {
+                    layout: layer,
+                    window: memory.slots(slots * layer.ring_bytes())?,
+                    compressed: None,
+                    index: None,
+                },
+                streams: memory.activations(stream_bytes(&shape, &options))?,
+            }),
         };
         let activations = Activations::allocate(
             &mut |bytes| memory.activations(bytes),
@@ -254,7 +275,8 @@ impl<B: Backend> Executor<B> {
             kv,
             pages,
             activations,
-            mtp_streams,
+            mtp,
+            held: HeldStreams::Nothing,
             steering: None,
             allocated,
         })
@@ -283,11 +305,6 @@ impl<B: Backend> Executor<B> {
     /// The backend, for its own figures.
     pub fn backend(&self) -> &B {
         &self.backend
-    }
-
-    /// Whether an MTP block is loaded.
-    pub fn has_mtp(&self) -> bool {
-        self.weights.mtp.is_some()
     }
 
     /// Steers every later step of the main model.
@@ -386,6 +403,7 @@ impl<B: Backend> Executor<B> {
         step: &Step,
         observer: &mut dyn Observer<B>,
     ) -> Result<(), ModelError> {
+        self.held = HeldStreams::Nothing;
         self.upload(step)?;
         let context = StageContext {
             shape: &self.shape,
@@ -408,47 +426,8 @@ impl<B: Backend> Executor<B> {
                     observer,
                 )
             })?;
+        self.held = HeldStreams::Main(step.rows());
         Ok(())
-    }
-
-    /// Runs the MTP block on the streams of the last [`run`](Self::run):
-    /// the tokens of `step` are those that follow the rows of that run.
-    ///
-    /// # Errors
-    /// No MTP block, a step that does not fit, or a backend failure.
-    pub fn run_mtp(&mut self, step: &Step) -> Result<(), ModelError> {
-        self.upload(step)?;
-        let (Some(mtp), Some(mtp_streams)) = (&self.weights.mtp, &mut self.mtp_streams) else {
-            return Err(ModelError::Step("the model has no MTP block".to_owned()));
-        };
-        let context = StageContext {
-            shape: &self.shape,
-            kv_format: self.options.kv_format,
-        };
-        let (weights, buffer, pages) = (&self.weights, &self.step, &self.pages);
-        let activations = &mut self.activations;
-        let Some(kv) = self.kv.last_mut() else {
-            return Err(ModelError::Step("the model has no layers".to_owned()));
-        };
-        // The block reads the streams of the main pass and writes its own. Both swaps together
-        // leave every buffer where recordings of either pass expect it.
-        std::mem::swap(mtp_streams, &mut activations.streams);
-        let previous: &B::Buffer = mtp_streams;
-        let result = self.backend.run(Pass::Mtp, buffer.bucket, &mut |backend| {
-            forward_mtp(
-                backend,
-                context,
-                weights,
-                mtp,
-                buffer,
-                pages,
-                kv,
-                previous,
-                activations,
-            )
-        });
-        std::mem::swap(mtp_streams, &mut activations.streams);
-        Ok(result?)
     }
 
     fn upload(&mut self, step: &Step) -> Result<(), ModelError> {

@@ -132,7 +132,8 @@ pub struct LayerKvLayout {
     pub compressed_row_bytes: usize,
     /// Bytes of an indexer row.
     pub index_row_bytes: usize,
-    /// Tokens whose contributions the frontier keeps; position `p` lies at `p % frontier_tokens`.
+    /// Tokens whose contributions the frontier keeps: those that rows to come can need, and as many
+    /// as can be taken back. Position `p` lies at `p % frontier_tokens`.
     pub frontier_tokens: usize,
     /// Channels of a contribution to the attention rows.
     pub channels: usize,
@@ -206,12 +207,19 @@ pub struct KvLayout {
     pub format: KvFormat,
     /// Slots, context and pages.
     pub capacity: KvCapacity,
-    /// One entry per layer, then one for the MTP block if it is loaded.
+    /// One entry per layer.
     pub layers: Vec<LayerKvLayout>,
+    /// Of the MTP block, if it is loaded: a window of its own, which is no part of a sequence's state.
+    pub mtp: Option<LayerKvLayout>,
 }
 
 impl KvLayout {
-    /// Plans a cache for steps of at most `max_rows` rows.
+    /// Plans a cache for steps of at most `max_rows` rows, of which the last `draft_rows` of a
+    /// sequence can be taken back: the sequence goes on from an earlier row as if they had never been.
+    ///
+    /// The window's ring is long enough for that as it is, since it has room for a whole step. The
+    /// frontier must keep what lies before the rows taken back. A compressed row that they
+    /// finished is written again by the tokens in their place before anyone sees it.
     ///
     /// # Errors
     /// A capacity of zero, a context longer than the model's, or sizes that
@@ -221,6 +229,7 @@ impl KvLayout {
         format: KvFormat,
         capacity: KvCapacity,
         max_rows: usize,
+        draft_rows: usize,
         with_mtp: bool,
     ) -> Result<Self, ModelError> {
         let settings = [
@@ -237,6 +246,13 @@ impl KvLayout {
                     expected: format!("1 to {limit}"),
                 });
             }
+        }
+        if draft_rows >= max_rows {
+            return Err(ModelError::Setting {
+                what: "the number of drafted tokens",
+                found: draft_rows as u64,
+                expected: format!("less than the {max_rows} rows of a step"),
+            });
         }
         if !format.fits(shape) {
             // Blocks of 64 and 32 elements with one scale each.
@@ -255,25 +271,24 @@ impl KvLayout {
             row_bytes: format.row_bytes(shape),
             compressed_row_bytes: format.compressed_row_bytes(shape),
             index_row_bytes: format.index_row_bytes(shape),
-            frontier_tokens: compression.overlap() * compression.ratio().unwrap_or(0),
+            frontier_tokens: compression
+                .ratio()
+                .map_or(0, |ratio| compression.overlap() * ratio + draft_rows),
             channels: compression.overlap() * shape.head_dim,
             index_channels: match compression {
                 Compression::Sparse { .. } => compression.overlap() * shape.index_dim,
                 Compression::None | Compression::Dense { .. } => 0,
             },
         };
-        let mut layers: Vec<LayerKvLayout> = shape
-            .layers
-            .iter()
-            .map(|entry| layer(entry.compression))
-            .collect();
-        if with_mtp {
-            layers.push(layer(Compression::None));
-        }
         let layout = Self {
             format,
             capacity,
-            layers,
+            layers: shape
+                .layers
+                .iter()
+                .map(|entry| layer(entry.compression))
+                .collect(),
+            mtp: with_mtp.then(|| layer(Compression::None)),
         };
         if layout.checked_bytes().is_none() {
             return Err(ModelError::Setting {
@@ -313,6 +328,7 @@ impl KvLayout {
         let layers: usize = self
             .layers
             .iter()
+            .chain(&self.mtp)
             .map(|layer| {
                 layer.ring_bytes()
                     + 4 * layer.frontier_elements(layer.channels)

@@ -129,6 +129,8 @@ impl<B: Backend> Session<B> {
             },
             max_rows,
             max_outputs: max_rows,
+            draft_rows: 0,
+            mtp: mtp_file.is_some(),
         };
         let mut executor = Executor::new(backend, file, mtp_file, options, &mut |_| ())?;
         let slot = 1;

@@ -40,7 +40,9 @@ fn logits<B: ds4_model::Backend>(
             tokens: tokens[start + 1..start + rows + 1].to_vec(),
             outputs: 0..rows,
         };
-        session.executor.run_mtp(&Step::single(next)).unwrap();
+        let behind: Vec<usize> = (0..rows).collect();
+        let step = Step::single(next);
+        session.executor.run_mtp(&step, &behind).unwrap();
         all.extend(session.logits(rows).unwrap());
     }
     all
@@ -101,6 +103,42 @@ fn cutting_random_shapes_does_not_matter() {
 #[test]
 fn cutting_more_random_shapes_does_not_matter() {
     cutting_does_not_matter(108..116);
+}
+
+fn drafts_leave_no_trace<B: ds4_model::Backend>(
+    make: impl Fn() -> B,
+    seeds: std::ops::Range<u64>,
+    length: usize,
+) {
+    for seed in seeds {
+        let fp8 = seed % 2 == 0;
+        let model = SmallModel::random(seed, fp8);
+        let kv_format = if fp8 { KvFormat::Fp8 } else { KvFormat::F16 };
+        let mut random = Random::new(seed);
+        let sequences = [
+            tokens(&model, random.between(length, length + 20)),
+            tokens(&model, random.between(length / 3, length / 2)),
+        ];
+        let drafting = suite::Drafting {
+            seed,
+            longest: random.between(1, 9),
+            chunk: random.between(1, 40),
+            prompt: random.between(1, 30),
+        };
+        let file = model.file().unwrap();
+        suite::taking_back(&make, &file, &sequences, kv_format, drafting)
+            .unwrap_or_else(|error| panic!("{model:?}: {error}"));
+    }
+}
+
+#[test]
+fn drafts_leave_no_trace_in_random_shapes() {
+    drafts_leave_no_trace(|| ReferenceBackend, 200..208, 135);
+}
+
+#[test]
+fn drafts_leave_no_trace_on_a_device() {
+    drafts_leave_no_trace(|| DeviceBackend::new(Mode::Verify), 208..210, 40);
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub fn collect(
         },
         max_rows,
         max_outputs: max_rows,
+        draft_rows: 0,
+        mtp: false,
     };
     let inputs = match options.backend {
         BackendKind::Reference => run(

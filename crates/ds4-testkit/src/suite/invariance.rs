@@ -105,6 +105,8 @@ fn options(kv_format: KvFormat, slots: usize, context: usize, rows: usize) -> Ex
         },
         max_rows: rows,
         max_outputs: rows,
+        draft_rows: 0,
+        mtp: false,
     }
 }
 

@@ -12,9 +12,11 @@ use crate::trace::{Run, Session, Trace};
 
 mod invariance;
 mod steering;
+mod taking_back;
 
 pub use invariance::{batching, chunking, forking, restoring, rewinding};
 pub use steering::steering;
+pub use taking_back::{Drafting, taking_back};
 
 /// How far a backend may be from the goldens.
 #[derive(Clone, Copy, Debug)]
@@ -159,7 +161,8 @@ pub fn mtp<B: Backend>(
             tokens: tokens[position + 1..position + 1 + rows].to_vec(),
             outputs: 0..rows,
         });
-        session.executor.run_mtp(&step)?;
+        let behind: Vec<usize> = (0..rows).collect();
+        session.executor.run_mtp(&step, &behind)?;
         logits.extend(session.logits(rows)?);
         position += rows;
     }

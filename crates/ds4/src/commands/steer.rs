@@ -229,6 +229,8 @@ fn executor_options<'a>(
         },
         max_rows: context.min(CHUNK),
         max_outputs: 1,
+        draft_rows: 0,
+        mtp: false,
     })
 }
 
