@@ -19,7 +19,9 @@ use crate::memory_plan::MemoryPlan;
 use crate::runner::Runner;
 use crate::sequences::{Sequence, Sequences};
 use crate::session::Session;
-use crate::speculation::SpeculationOptions;
+use crate::session_decode::SessionDrafts;
+use crate::speculation::drafter::ComputedRows;
+use crate::speculation::{SpeculationOptions, SpeculationStatus, Speculator};
 
 /// Which backend computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -184,6 +186,7 @@ pub struct SyncReport {
 /// A loaded model, its KV cache and the sessions on it.
 pub struct Engine {
     pub(crate) sequences: Sequences,
+    pub(crate) speculator: Speculator,
     identity: u64,
     backend_name: &'static str,
     fingerprint: ModelFingerprint,
@@ -205,7 +208,8 @@ impl Engine {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, EngineError> {
         let shape = ModelShape::from_file(file)?;
-        let plan = MemoryPlan::for_shape(file, &shape, options)?;
+        let mut plan = MemoryPlan::for_shape(file, &shape, options)?;
+        plan.add_weights(mtp);
         let executor_options = options.executor_options(&shape)?;
         let total = file.tensors().len() + mtp.map_or(0, |file| file.tensors().len());
         let progress = &mut |tensors| progress(LoadProgress { tensors, total });
@@ -235,6 +239,7 @@ impl Engine {
                 options.keep_every,
                 plan.kept_points,
             ),
+            speculator: Speculator::new(options.speculation, executor_options.capacity.slots),
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             backend_name,
             fingerprint: ModelFingerprint::of(file),
@@ -313,6 +318,11 @@ impl Engine {
         Ok(())
     }
 
+    /// What drafting does and has done; `None` if it is off.
+    pub fn speculation(&self) -> Option<SpeculationStatus> {
+        self.speculator.is_on().then(|| self.speculator.status())
+    }
+
     /// Pages of the KV cache that nobody uses, neither a session nor a kept state.
     pub fn free_pages(&self) -> usize {
         self.sequences.pages().free()
@@ -351,6 +361,7 @@ impl Engine {
         Session {
             engine: self.identity,
             sequence,
+            drafts: SessionDrafts::default(),
         }
     }
 
@@ -387,6 +398,7 @@ impl Engine {
         if tokens.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
+        self.judge_draft(session, None);
         let sequence = &mut session.sequence;
         let reused = self.sequences.rewind(sequence, tokens)?.tokens;
         let total = tokens.len() - reused;
@@ -404,6 +416,12 @@ impl Engine {
                 &tokens[start..end],
                 end == tokens.len(),
             )?;
+            session.drafts.drafter.computed = Some(ComputedRows {
+                run: self.sequences.runs(),
+                first: 0,
+                position: start,
+                count: end - start,
+            });
             (control.progress)(end - reused, total);
         }
         let evaluated = sequence.tokens().len() - reused;
@@ -416,16 +434,6 @@ impl Engine {
             evaluated,
             cancelled,
         })
-    }
-
-    /// Appends one token, the decode step: [`sync`](Self::sync) with the
-    /// session's tokens and this one.
-    ///
-    /// # Errors
-    /// As [`sync`](Self::sync).
-    pub fn append(&mut self, session: &mut Session, token: TokenId) -> Result<(), EngineError> {
-        self.check(session, session.position() + 1)?;
-        advance(&mut self.sequences, &mut session.sequence, &[token], true)
     }
 
     /// Computes `tokens` after what the session holds and shows the logits of
@@ -452,7 +460,7 @@ impl Engine {
                 cancelled = true;
                 break;
             }
-            self.sequences.add(sequence, part, 0..part.len())?;
+            self.sequences.add(sequence, part, &[], 0..part.len())?;
             run(&mut self.sequences, sequence)?;
             for row in 0..part.len() {
                 self.sequences
@@ -477,7 +485,7 @@ impl Engine {
         })
     }
 
-    fn check(&self, session: &Session, tokens: usize) -> Result<(), EngineError> {
+    pub(crate) fn check(&self, session: &Session, tokens: usize) -> Result<(), EngineError> {
         self.check_owner(session)?;
         if tokens > self.options.context {
             return Err(EngineError::ContextFull {
@@ -538,7 +546,7 @@ fn advance(
     } else {
         0..0
     };
-    sequences.add(sequence, tokens, outputs)?;
+    sequences.add(sequence, tokens, &[], outputs)?;
     run(sequences, sequence)?;
     sequences.advance(sequence, tokens, last.then_some(0))?;
     if sequences.is_kept_position(sequence.tokens().len()) {

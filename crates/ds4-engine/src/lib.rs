@@ -37,6 +37,7 @@ mod scheduler;
 mod sequences;
 mod service;
 mod session;
+mod session_decode;
 pub mod session_file;
 mod speculation;
 
@@ -63,4 +64,4 @@ pub use service::{
     RunningRequest, Speed, SubmitError,
 };
 pub use session::Session;
-pub use speculation::SpeculationOptions;
+pub use speculation::{GateState, SpeculationOptions, SpeculationStatus};

@@ -72,6 +72,14 @@ impl MemoryPlan {
         })
     }
 
+    /// Adds the weights of another file: that of the MTP block.
+    pub(crate) fn add_weights(&mut self, file: Option<&GgufFile>) {
+        let tensors = file.iter().flat_map(|file| file.tensors());
+        self.weights = tensors.fold(self.weights, |sum, tensor| {
+            sum.saturating_add(tensor.byte_len() as usize)
+        });
+    }
+
     /// Bytes allocated at the start: all but the mapped weights and the kept states.
     pub fn allocated(&self) -> usize {
         self.kv_sessions

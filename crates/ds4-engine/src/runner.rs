@@ -13,6 +13,8 @@ pub(crate) trait Runner: Send {
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError>;
     fn steer(&mut self, steering: &Steering) -> Result<(), ModelError>;
     fn run(&mut self, step: &Step, is_unwanted: &dyn Fn() -> bool) -> Result<(), ModelError>;
+    fn run_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError>;
+    fn chain_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError>;
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError>;
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), ModelError>;
     fn copy_frontier(&mut self, from: usize, to: usize, tokens: usize) -> Result<(), ModelError>;
@@ -69,6 +71,14 @@ where
 
     fn run(&mut self, step: &Step, is_unwanted: &dyn Fn() -> bool) -> Result<(), ModelError> {
         Self::run_unless(self, step, is_unwanted)
+    }
+
+    fn run_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError> {
+        Self::run_mtp(self, step, rows)
+    }
+
+    fn chain_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError> {
+        Self::chain_mtp(self, step, rows)
     }
 
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {

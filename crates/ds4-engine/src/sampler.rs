@@ -262,7 +262,7 @@ fn forbid(logits: &mut [f32], mask: &TokenMask) {
 }
 
 /// The likeliest token; the lowest id wins a tie.
-fn argmax(logits: &[f32]) -> TokenId {
+pub(crate) fn argmax(logits: &[f32]) -> TokenId {
     let mut best = 0;
     for (id, &logit) in logits.iter().enumerate() {
         if logit > logits[best] || logits[best].is_nan() {

@@ -18,6 +18,7 @@ mod tests;
 
 use std::any::Any;
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ use crate::error::EngineError;
 use crate::event::{CachedTokens, FinishReason, GenerationError};
 use crate::sequences::{Reused, Sequences};
 use crate::service::{CacheMemory, EngineStatus, EngineTotals, RequestId};
+use crate::speculation::drafter::ComputedRows;
 use job::{Ending, Job};
 use masks::MaskThread;
 use speed::SpeedMeter;
@@ -56,6 +58,8 @@ impl Default for ServiceOptions {
 /// The requests, waiting and running, and the engine that they run on.
 pub(crate) struct Scheduler {
     engine: Engine,
+    /// Most tokens of a request.
+    context: usize,
     options: ServiceOptions,
     /// By [`Job::rank`].
     waiting: Vec<Job>,
@@ -81,7 +85,11 @@ struct Served {
     index: usize,
     start: usize,
     end: usize,
-    /// Its row of logits.
+    /// Drafted rows behind them.
+    drafted: usize,
+    /// The first of its rows in the step.
+    first: usize,
+    /// The row of logits of its last token; those of the drafts follow.
     output: Option<usize>,
 }
 
@@ -114,6 +122,7 @@ impl Scheduler {
     ) -> Result<Self, EngineError> {
         let masks = MaskThread::start().map_err(EngineError::Thread)?;
         Ok(Self {
+            context: engine.options().context,
             engine,
             options,
             waiting: Vec::new(),
@@ -214,6 +223,7 @@ impl Scheduler {
             disk: self.disk.as_ref().map(DiskCache::status),
             totals: self.totals,
             speed: self.speed.speed(Instant::now()),
+            speculation: self.engine.speculation(),
         }
     }
 
@@ -228,12 +238,14 @@ impl Scheduler {
         self.preempt();
         self.use_disk();
         self.admit();
+        let start = Instant::now();
+        let all_decode = self.draft();
         let mut fates = self.compose();
         if self.served.is_empty() {
             self.wait_for_disk();
         } else {
             match self.run() {
-                Ok(()) => self.deliver(&mut fates),
+                Ok(()) => self.deliver(&mut fates, all_decode.then_some(start)),
                 Err(StepError::Unwanted) => self.give_up(),
                 Err(StepError::Failed(error)) => self.blame(&error, &mut fates),
             }
@@ -443,6 +455,27 @@ impl Scheduler {
         used
     }
 
+    /// Drafts for the step if all that it is for decode: beside prompts a row costs too much. Whether they
+    /// do.
+    fn draft(&mut self) -> bool {
+        let decodes = |job: &Job| job.missing() == 1 && !job.runs_alone();
+        let all_decode = self.running.iter().all(decodes);
+        let Engine {
+            sequences,
+            speculator,
+            ..
+        } = &mut self.engine;
+        self.running.iter_mut().for_each(|job| job.draft.clear());
+        if all_decode && speculator.is_on() {
+            let (context, longest) = (self.context, speculator.longest_draft());
+            let jobs = self.running.iter_mut();
+            let candidates = jobs.filter_map(|job| job.candidate(context, longest));
+            speculator.draft(sequences, &mut candidates.collect::<Vec<_>>());
+            self.running.iter_mut().for_each(Job::cut_draft);
+        }
+        all_decode
+    }
+
     /// Chooses the rows of the step: who lacks one token gets it; the rest is shared by those who
     /// lack more, in the order of [`Job::prefill_rank`].
     fn compose(&mut self) -> Vec<(usize, Fate)> {
@@ -478,15 +511,19 @@ impl Scheduler {
                 index,
                 start,
                 end,
+                drafted: 0,
+                first: 0,
                 output: None,
             };
             // Without rows if all is known: an equal prompt was kept with its logits.
             if end > start {
                 let wants = usize::from(end == all);
                 let rows = end - start;
-                let outputs_of = rows - wants..rows;
-                match sequences.add(sequence, &job.tokens[start..end], outputs_of) {
-                    Ok(()) => {}
+                let drafted = job.draft.len();
+                let outputs_of = rows - wants..rows + drafted;
+                let tokens = &job.tokens[start..end];
+                match sequences.add(sequence, tokens, &job.draft, outputs_of) {
+                    Ok(first) => served.first = first,
                     Err(EngineError::NoFreePage { .. }) => {
                         self.is_short_of_pages = true;
                         continue;
@@ -501,7 +538,8 @@ impl Scheduler {
                     quantum -= rows;
                 }
                 served.output = (wants == 1).then_some(outputs);
-                outputs += wants;
+                served.drafted = drafted;
+                outputs += wants + drafted;
             }
             job.served = step;
             self.served.push(served);
@@ -566,19 +604,38 @@ impl Scheduler {
         }
     }
 
-    /// Gives each job of the step its result.
-    fn deliver(&mut self, fates: &mut Vec<(usize, Fate)>) {
-        let context = self.engine.options().context;
+    /// Gives each job of the step its result. `decoding`: since when, if all of them decode.
+    fn deliver(&mut self, fates: &mut Vec<(usize, Fate)>, decoding: Option<Instant>) {
         let (mut prefilled, mut generated) = (0, 0);
+        let (mut drafted, mut accepted) = (0, 0);
+        let sequences = self.served.len();
         for served in self.served.drain(..) {
             let job = &mut self.running[served.index];
             prefilled += served.end.min(job.prompt).saturating_sub(served.start);
             let before = job.generated();
-            if let Some(ending) = take_rows(&mut self.engine.sequences, job, served, context) {
+            let taken = take_rows(&mut self.engine.sequences, job, served, self.context);
+            if let Some(ending) = taken.ending {
                 fates.push((served.index, Fate::End(ending)));
             }
             generated += job.generated() - before;
+            let Taken {
+                judged,
+                accepted: stands,
+                ..
+            } = taken;
+            job.count_draft(served.drafted, stands);
+            let speculator = &mut self.engine.speculator;
+            speculator.verified(&mut job.drafter, served.drafted, judged, stands);
+            drafted += served.drafted;
+            accepted += stands;
         }
+        if let Some(start) = decoding {
+            let seconds = start.elapsed().as_secs_f64();
+            let speculator = &mut self.engine.speculator;
+            speculator.record(sequences, drafted, accepted, seconds);
+        }
+        self.totals.drafted_tokens += drafted as u64;
+        self.totals.accepted_tokens += accepted as u64;
         self.totals.prefilled_tokens += prefilled as u64;
         self.totals.generated_tokens += generated as u64;
         self.speed.record(Instant::now(), prefilled, generated);
@@ -588,7 +645,8 @@ impl Scheduler {
     /// show by itself that it is not.
     fn blame(&mut self, error: &GenerationError, fates: &mut Vec<(usize, Fate)>) {
         self.served.retain(|served| served.end > served.start);
-        let is_alone = self.served.len() == 1;
+        // A draft is no fault of the request.
+        let is_alone = self.served.len() == 1 && self.served[0].drafted == 0;
         for served in self.served.drain(..) {
             if let Some(sequence) = &mut self.running[served.index].sequence {
                 // Some layers have seen the rows, others not.
@@ -653,34 +711,74 @@ impl Scheduler {
     }
 }
 
+/// What a job made of its rows.
+#[derive(Default)]
+struct Taken {
+    ending: Option<Ending>,
+    /// Drafted tokens that were compared with what was picked, and those that were the same.
+    judged: usize,
+    accepted: usize,
+}
+
 /// Takes the rows of a job over, keeps the state where it is to be kept, and lets the job pick what
-/// follows if nothing is missing. `Some` if that ends it.
-fn take_rows(
-    sequences: &mut Sequences,
-    job: &mut Job,
-    served: Served,
-    context: usize,
-) -> Option<Ending> {
+/// follows if nothing is missing. While it picks what was drafted, the next row is right too.
+fn take_rows(sequences: &mut Sequences, job: &mut Job, served: Served, context: usize) -> Taken {
+    let mut taken = Taken::default();
     let Served {
         start, end, output, ..
     } = served;
     if end > start {
-        let sequence = job.sequence.as_mut()?;
-        let tokens = &job.tokens[start..end];
-        let mut taken = sequences.advance(sequence, tokens, output);
-        if taken.is_ok() && (sequences.is_kept_position(end) || end == job.prompt) {
-            taken = sequences.keep(sequence, false);
-        }
-        if let Err(error) = taken {
-            return Some(Err(GenerationError::Model(error.to_string())));
-        }
-        if start < job.prompt {
+        taken.ending = take(sequences, job, start..end, output);
+        if taken.ending.is_none() && start < job.prompt {
             job.report_prefill();
         }
     }
-    if job.missing() > 0 {
-        return None;
+    let mut drafted = 0;
+    while taken.ending.is_none() {
+        if job.missing() == 0 {
+            taken.ending = pick(job, context);
+        }
+        let position = end + drafted;
+        if drafted == served.drafted || job.tokens.len() <= position || taken.ending.is_some() {
+            break;
+        }
+        taken.judged += 1;
+        if job.tokens[position] != job.draft[drafted] {
+            break;
+        }
+        drafted += 1;
+        taken.accepted += 1;
+        let output = output.map(|output| output + drafted);
+        taken.ending = take(sequences, job, position..position + 1, output);
     }
+    job.drafter.computed = Some(ComputedRows {
+        run: sequences.runs(),
+        first: served.first,
+        position: start,
+        count: end - start + taken.accepted,
+    });
+    taken
+}
+
+/// Takes over the rows of some tokens; `output` is the row of logits of the last.
+fn take(
+    sequences: &mut Sequences,
+    job: &mut Job,
+    tokens: Range<usize>,
+    output: Option<usize>,
+) -> Option<Ending> {
+    let sequence = job.sequence.as_mut()?;
+    let end = tokens.end;
+    let mut taken = sequences.advance(sequence, &job.tokens[tokens], output);
+    if taken.is_ok() && (sequences.is_kept_position(end) || end == job.prompt) {
+        taken = sequences.keep(sequence, false);
+    }
+    let error = taken.err()?;
+    Some(Err(GenerationError::Model(error.to_string())))
+}
+
+/// Lets the job pick its next token. `Some` if that ends it.
+fn pick(job: &mut Job, context: usize) -> Option<Ending> {
     catch_unwind(AssertUnwindSafe(|| job.generate(context)))
         .unwrap_or_else(|panic| Some(Err(GenerationError::Internal(panic_message(&*panic)))))
 }

@@ -35,6 +35,16 @@ impl Sequence {
     pub(crate) fn pages(&self) -> &[u32] {
         &self.pages
     }
+
+    pub(crate) fn slot(&self) -> usize {
+        self.slot
+    }
+}
+
+/// Drafts that fit behind `tokens` tokens into the page of the last one: no page is taken for what may
+/// not stand.
+pub(crate) fn room_for_drafts(tokens: usize) -> usize {
+    tokens.next_multiple_of(PAGE_TOKENS) - tokens
 }
 
 /// What a sequence could take over of the tokens asked for.
@@ -58,6 +68,8 @@ pub(crate) struct Sequences {
     /// The step in preparation, and sequences of earlier ones whose memory is used again.
     step: Step,
     spare: Vec<StepSequence>,
+    /// Steps that ran.
+    runs: u64,
 }
 
 impl Sequences {
@@ -77,6 +89,7 @@ impl Sequences {
             keep_every,
             step: Step::default(),
             spare: Vec::new(),
+            runs: 0,
         }
     }
 
@@ -87,6 +100,16 @@ impl Sequences {
 
     pub(crate) fn runner(&self) -> &dyn Runner {
         &*self.runner
+    }
+
+    /// The executor, to draft with.
+    pub(crate) fn runner_mut(&mut self) -> &mut dyn Runner {
+        &mut *self.runner
+    }
+
+    /// Steps of the model that ran.
+    pub(crate) fn runs(&self) -> u64 {
+        self.runs
     }
 
     /// Puts something between the sequences and their executor.
@@ -346,6 +369,7 @@ impl Sequences {
     }
 
     /// Adds `tokens` of the sequence to the step in preparation, and gives it the pages for them.
+    /// Behind them come `drafts`, which need [room](room_for_drafts). Returns its first row.
     ///
     /// # Errors
     /// No page is free and none is held by kept points alone; or a failure of the backend. The
@@ -354,8 +378,9 @@ impl Sequences {
         &mut self,
         sequence: &mut Sequence,
         tokens: &[TokenId],
+        drafts: &[TokenId],
         outputs: Range<usize>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<usize, EngineError> {
         self.reserve(sequence, sequence.tokens.len() + tokens.len())?;
         // Memory of earlier steps is used again: decoding allocates nothing here.
         let mut rows = self
@@ -367,8 +392,10 @@ impl Sequences {
         rows.outputs = outputs;
         rows.tokens.clear();
         rows.tokens.extend_from_slice(tokens);
+        rows.tokens.extend_from_slice(drafts);
+        let first = self.step.rows();
         self.step.sequences.push(rows);
-        Ok(())
+        Ok(first)
     }
 
     /// Runs the step in preparation, if it has rows; the next one is empty. `is_unwanted` is asked
@@ -380,6 +407,7 @@ impl Sequences {
         if self.step.sequences.is_empty() {
             return Ok(());
         }
+        self.runs += 1;
         let result = self.runner.run(&self.step, is_unwanted);
         self.discard();
         Ok(result?)

@@ -9,6 +9,7 @@ use crate::event::GenerationSink;
 use crate::fingerprint::ModelFingerprint;
 use crate::request::{GenerationRequest, Priority};
 use crate::sampler::SamplerError;
+use crate::speculation::SpeculationStatus;
 
 /// Names a request within one engine; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +126,8 @@ pub struct EngineStatus {
     pub totals: EngineTotals,
     /// Speed over the last seconds.
     pub speed: Speed,
+    /// What drafting does and has done; `None` if it is off.
+    pub speculation: Option<SpeculationStatus>,
 }
 
 /// One request being worked on.

@@ -3,6 +3,7 @@
 use ds4_model::TokenId;
 
 use crate::sequences::Sequence;
+use crate::session_decode::SessionDrafts;
 
 /// A sequence of tokens, the KV state behind them and the logits after them.
 ///
@@ -13,6 +14,7 @@ use crate::sequences::Sequence;
 pub struct Session {
     pub(crate) engine: u64,
     pub(crate) sequence: Sequence,
+    pub(crate) drafts: SessionDrafts,
 }
 
 impl Session {

@@ -15,8 +15,9 @@ use crate::event::{
 use crate::request::{Constraint, GenerationRequest, Priority, ReasoningBudget};
 use crate::sampler::{Sampler, SamplerError, logprobs};
 use crate::scheduler::masks::MaskTask;
-use crate::sequences::Sequence;
+use crate::sequences::{Sequence, room_for_drafts};
 use crate::service::{RequestId, RunningRequest};
+use crate::speculation::drafter::{Candidate, Drafter, MtpWindow};
 
 /// Steps that a prompt is passed over in favour of a higher priority before it gets a share.
 const PATIENCE: u64 = 32;
@@ -38,12 +39,18 @@ pub(crate) struct Job {
     logprobs: Option<usize>,
     sampler: Sampler,
     grammar: Grammar,
+    /// What may come next, if it was computed, and the memory of earlier masks.
     mask: Option<TokenMask>,
+    spare_mask: Option<TokenMask>,
     /// Until reasoning has ended.
     reasoning: Option<ReasoningBudget>,
 
     /// Only while it runs.
     pub(crate) sequence: Option<Sequence>,
+    pub(crate) drafter: Drafter,
+    /// Drafted for the present step, behind its last token.
+    pub(crate) draft: Vec<TokenId>,
+    speculation: Speculation,
     pub(crate) cached: CachedTokens,
     /// Whether a prefix was looked for on disk.
     pub(crate) lookup: DiskLookup,
@@ -110,8 +117,12 @@ impl Job {
                 }) => Grammar::After(token, automaton),
             },
             mask: None,
+            spare_mask: None,
             reasoning: request.reasoning,
             sequence: None,
+            drafter: Drafter::default(),
+            draft: Vec::new(),
+            speculation: Speculation::default(),
             cached: CachedTokens::default(),
             lookup: DiskLookup::default(),
             cancelled: false,
@@ -166,6 +177,8 @@ impl Job {
     /// Takes a slot; whether for the first time.
     pub(crate) fn start(&mut self, sequence: Sequence) -> bool {
         self.sequence = Some(sequence);
+        // The window lies in the slot that it had.
+        self.drafter.window = MtpWindow::default();
         self.reported_position = None;
         let is_first = self.started.is_none();
         self.started.get_or_insert_with(Instant::now);
@@ -223,7 +236,7 @@ impl Job {
                     prompt: self.prompt,
                     cached: self.cached,
                     generated: self.generated,
-                    speculation: Speculation::default(),
+                    speculation: self.speculation,
                 },
                 timings: self.timings(Instant::now()),
             },
@@ -266,6 +279,65 @@ impl Job {
         }
     }
 
+    /// What can be drafted for it, in drafts of at most `longest` tokens, if it decodes.
+    pub(crate) fn candidate(&mut self, context: usize, longest: usize) -> Option<Candidate<'_>> {
+        let sequence = self.sequence.as_ref()?;
+        let (&next, known) = self.tokens.split_last()?;
+        if sequence.tokens().len() != known.len() {
+            return None;
+        }
+        // Each row gives a token, that of the last sampled one included.
+        let mut wanted = self.max_tokens - self.generated.min(self.max_tokens);
+        if let Some(budget) = &self.reasoning {
+            wanted = wanted.min(budget.tokens.saturating_sub(self.generated));
+        }
+        let length = self.tokens.len();
+        let room = room_for_drafts(length).min(context.saturating_sub(length));
+        Some(Candidate {
+            drafter: &mut self.drafter,
+            slot: sequence.slot(),
+            known,
+            next,
+            most: longest.min(wanted.saturating_sub(1)).min(room),
+            draft: &mut self.draft,
+        })
+    }
+
+    /// Drops drafted tokens that cannot be part of the answer.
+    pub(crate) fn cut_draft(&mut self) {
+        if self.draft.is_empty() {
+            return;
+        }
+        let is_stop = |token: &TokenId| self.stop_tokens.contains(token);
+        let stop = self.draft.iter().position(is_stop);
+        self.draft.truncate(stop.unwrap_or(self.draft.len()));
+        let allowed = catch_unwind(AssertUnwindSafe(|| self.allowed_draft()));
+        self.draft.truncate(allowed.unwrap_or(0));
+    }
+
+    /// How many of the drafted tokens the grammar takes.
+    fn allowed_draft(&self) -> usize {
+        match &self.grammar {
+            Grammar::Free => self.draft.len(),
+            Grammar::After(start, _) => {
+                let start = self.draft.iter().position(|token| token == start);
+                start.map_or(self.draft.len(), |at| at + 1)
+            }
+            Grammar::Bound(automaton) => {
+                let mut automaton = automaton.fork();
+                let takes = |&token: &TokenId| automaton.accept(token).is_ok();
+                self.draft.iter().copied().take_while(takes).count()
+            }
+            Grammar::Away | Grammar::Failed(_) => 0,
+        }
+    }
+
+    /// Counts a draft.
+    pub(crate) fn count_draft(&mut self, drafted: usize, accepted: usize) {
+        self.speculation.drafted += drafted;
+        self.speculation.accepted += accepted;
+    }
+
     /// The mask that the next token needs, to be computed while the model runs.
     pub(crate) fn mask_task(&mut self, vocabulary: usize) -> Option<MaskTask> {
         if self.reasoning_is_spent() || self.generated >= self.max_tokens {
@@ -273,7 +345,7 @@ impl Job {
         }
         match std::mem::replace(&mut self.grammar, Grammar::Away) {
             Grammar::Bound(automaton) => {
-                let mask = self.mask.take();
+                let mask = self.mask.take().or(self.spare_mask.take());
                 let mask = mask.unwrap_or_else(|| TokenMask::new(vocabulary));
                 Some(MaskTask::new(self.id, automaton, mask))
             }
@@ -320,16 +392,27 @@ impl Job {
 
     fn sample(&mut self) -> Result<TokenId, GenerationError> {
         let logits = self.sequence.as_ref().map_or(&[][..], |held| &held.logits);
-        match (&self.grammar, &self.mask) {
-            (Grammar::Free | Grammar::After(..), _) => Ok(self.sampler.sample(logits)),
-            (Grammar::Bound(_), Some(mask)) => self
-                .sampler
-                .sample_masked(logits, mask)
-                .map_err(|empty| GenerationError::Constraint(empty.to_string())),
-            (Grammar::Failed(error), _) => Err(error.clone()),
-            (Grammar::Bound(_) | Grammar::Away, _) => {
-                Err(GenerationError::Internal("no mask was computed".to_owned()))
+        match &mut self.grammar {
+            Grammar::Free | Grammar::After(..) => Ok(self.sampler.sample(logits)),
+            Grammar::Bound(automaton) => {
+                let mask = match self.mask.take() {
+                    Some(mask) => mask,
+                    // Behind a drafted token nothing was computed ahead.
+                    None => {
+                        let spare = self.spare_mask.take();
+                        let mut mask = spare.unwrap_or_else(|| TokenMask::new(logits.len()));
+                        automaton
+                            .mask(&mut mask)
+                            .map_err(|error| GenerationError::Constraint(error.to_string()))?;
+                        mask
+                    }
+                };
+                let sampled = self.sampler.sample_masked(logits, &mask);
+                self.spare_mask = Some(mask);
+                sampled.map_err(|empty| GenerationError::Constraint(empty.to_string()))
             }
+            Grammar::Failed(error) => Err(error.clone()),
+            Grammar::Away => Err(GenerationError::Internal("no mask was computed".to_owned())),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Many requests on a small random model of the true architecture: each must get what it gets alone.
 
+mod speculation;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -795,6 +797,14 @@ impl Runner for Failing {
 
     fn set_pages(&mut self, slot: usize, first: usize, pages: &[u32]) -> Result<(), ModelError> {
         self.inner.set_pages(slot, first, pages)
+    }
+
+    fn run_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError> {
+        self.inner.run_mtp(step, rows)
+    }
+
+    fn chain_mtp(&mut self, step: &Step, rows: &[usize]) -> Result<(), ModelError> {
+        self.inner.chain_mtp(step, rows)
     }
 
     fn logits(&mut self, output: usize, logits: &mut [f32]) -> Result<(), ModelError> {

@@ -9,6 +9,16 @@
 //! Drafts come from the text itself ([`PromptLookup`](prompt_lookup)) or from the model's MTP block
 //! ([`mtp_drafter`]). The [gate](gate) measures whether they pay.
 
+pub(crate) mod drafter;
+mod gate;
+mod mtp_drafter;
 mod options;
+mod prompt_lookup;
+mod speculator;
 
+pub use gate::GateState;
 pub use options::SpeculationOptions;
+#[cfg(test)]
+pub(crate) use speculator::Oracle;
+pub use speculator::SpeculationStatus;
+pub(crate) use speculator::Speculator;

@@ -1,0 +1,316 @@
+//! Decides how much is drafted, so that drafting never costs more than it gains.
+//!
+//! It counts in *tokens*: the time that a step without drafts takes for one. A drafted row costs a part
+//! of that, which is measured for steps of different sizes; it gains a token if it stands, which is as
+//! likely as it was lately. What is expected to gain is drafted.
+//!
+//! Expectations can be wrong, so there is an account. One per cent of the time goes in, and what
+//! speculation really gained; what it really lost goes out, and a step is drafted only if the account
+//! could bear its loss. So the whole cannot take more than 1.01 times the time without drafts and one
+//! step, whatever texts and machines do. What does not pay is tried again now and then, in several
+//! sizes, at half that cost.
+
+use super::drafter::DraftSource;
+
+/// Share of the time that may be lost.
+const ALLOWANCE: f64 = 0.01;
+/// Share of the time for trying what did not pay.
+const TRIAL_SHARE: f64 = 0.005;
+/// Most steps' time in the account.
+const MOST_STEPS: f64 = 16.0;
+/// Steps after which the time without drafts is measured again.
+const FRESH: u64 = 48;
+/// What must be expected beyond the cost, in tokens a row.
+const MARGIN: f64 = 0.03;
+/// What a token costs to draft with the MTP block before it was measured, in tokens.
+const UNKNOWN_MTP_COST: f64 = 0.5;
+/// Weight of a new measurement.
+const NEW: f64 = 0.2;
+/// Sizes of trials, in rows.
+const TRIALS: [usize; 4] = [1, 4, 2, 8];
+/// Upper ends of sizes of steps, in rows, whose costs are measured apart.
+const SIZES: [usize; 7] = [2, 3, 5, 9, 17, 33, usize::MAX];
+
+/// What one sequence could draft.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// Where drafts come from.
+    pub(crate) source: DraftSource,
+    /// Most tokens.
+    pub(crate) available: usize,
+    /// How likely each stands if those before do.
+    pub(crate) acceptance: f64,
+}
+
+/// A step in which all sequences decode, as it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StepRecord {
+    /// Sequences.
+    pub(crate) sequences: usize,
+    /// Drafted rows.
+    pub(crate) drafted: usize,
+    /// Of those, tokens that stand.
+    pub(crate) accepted: usize,
+    /// Time of the step in seconds, drafting included.
+    pub(crate) seconds: f64,
+    /// Of that, for drafting with the MTP block.
+    pub(crate) drafting_seconds: f64,
+    /// Tokens drafted with it.
+    pub(crate) drafted_by_mtp: usize,
+}
+
+/// What drafting does at present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GateState {
+    /// Nothing was measured yet.
+    #[default]
+    Measuring,
+    /// It pays.
+    Open,
+    /// It does not pay, and is tried now and then.
+    Closed,
+}
+
+/// A step without drafts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plain {
+    seconds: f64,
+    samples: u32,
+    /// The step when it was measured.
+    at: u64,
+}
+
+/// See the [module](self).
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    always: bool,
+    /// Steps seen.
+    steps: u64,
+    /// By number of sequences.
+    plain: Vec<Plain>,
+    /// By size of the step: what a drafted row costs, in tokens.
+    row_cost: [Option<f64>; SIZES.len()],
+    /// What a token costs to draft with the MTP block, in seconds.
+    mtp_seconds: Option<f64>,
+    /// In seconds; `None` before the first step.
+    account: Option<f64>,
+    /// Seconds since the last trial, and what must pass before the next.
+    since_trial: f64,
+    trial_due: f64,
+    trials: usize,
+    state: GateState,
+}
+
+impl Gate {
+    /// A gate; with `always` one that lets everything pass.
+    pub(crate) fn new(always: bool) -> Self {
+        Self {
+            always,
+            steps: 0,
+            plain: Vec::new(),
+            row_cost: [None; SIZES.len()],
+            mtp_seconds: None,
+            account: None,
+            since_trial: 0.0,
+            trial_due: 0.0,
+            trials: 0,
+            state: GateState::Measuring,
+        }
+    }
+
+    /// What drafting does at present.
+    pub(crate) fn state(&self) -> GateState {
+        self.state
+    }
+
+    /// What a drafted row costs in a step of `rows` rows, in tokens, as far as it is known: measured in
+    /// steps of this size, or of the next smaller or larger one.
+    pub(crate) fn row_cost(&self, rows: usize) -> Option<f64> {
+        let size = size_of(rows);
+        let smaller = self.row_cost[..=size].iter().rev().find_map(|&cost| cost);
+        smaller.or(self.row_cost[size..].iter().find_map(|&cost| cost))
+    }
+
+    /// How many tokens each wish gets in a step in which `sequences` decode, at most `most` together.
+    pub(crate) fn plan(&mut self, sequences: usize, wishes: &[Wish], most: usize) -> Vec<usize> {
+        let none = vec![0; wishes.len()];
+        if wishes.iter().all(|wish| wish.available == 0) {
+            return none;
+        }
+        if self.always {
+            let mut left = most;
+            let give = |wish: &Wish| {
+                let given = wish.available.min(left);
+                left -= given;
+                given
+            };
+            return wishes.iter().map(give).collect();
+        }
+        let plain = self.plain.get(sequences).copied().unwrap_or_default();
+        let is_known = plain.samples >= 2 && self.steps - plain.at < FRESH;
+        let (Some(account), true, true) = (self.account, is_known, sequences > 0) else {
+            return none;
+        };
+        let token = plain.seconds / sequences as f64;
+        let mtp_cost = self
+            .mtp_seconds
+            .map_or(UNKNOWN_MTP_COST, |seconds| seconds / token);
+        let making = |wish: &Wish| match wish.source {
+            DraftSource::PromptLookup => 0.0,
+            DraftSource::Mtp => mtp_cost,
+        };
+
+        let mut best = (0.0, none.clone());
+        let mut counts = none.clone();
+        let (mut expected, mut made) = (0.0, 0.0);
+        for rows in 1..=most {
+            // The likeliest of the rows that could come next.
+            let value = |&index: &usize| {
+                let wish: &Wish = &wishes[index];
+                wish.acceptance.powi(counts[index] as i32 + 1) - making(wish)
+            };
+            let open = (0..wishes.len()).filter(|&at| counts[at] < wishes[at].available);
+            let Some(next) = open.max_by(|a, b| value(a).total_cmp(&value(b))) else {
+                break;
+            };
+            expected += value(&next);
+            made += making(&wishes[next]);
+            counts[next] += 1;
+            let cost = self.row_cost(sequences + rows).unwrap_or(1.0);
+            let gain = expected - rows as f64 * (cost + MARGIN);
+            let risk = rows as f64 * (1.25 * cost).max(0.1) + made;
+            if gain > best.0 && risk * token <= account {
+                best = (gain, counts.clone());
+            }
+        }
+        if best.0 > 0.0 {
+            self.state = GateState::Open;
+            return best.1;
+        }
+        self.state = GateState::Closed;
+
+        // A trial of the sequence that can draft most.
+        let longest = (0..wishes.len()).max_by_key(|&at| wishes[at].available);
+        let Some(wish) = longest.filter(|&at| wishes[at].available > 0) else {
+            return none;
+        };
+        let rows = TRIALS[self.trials % TRIALS.len()];
+        let rows = rows.min(wishes[wish].available).min(most);
+        let risk = rows as f64 * (1.0 + making(&wishes[wish])) * token;
+        if rows == 0 || risk > account || self.since_trial < self.trial_due {
+            return none;
+        }
+        self.trials += 1;
+        self.since_trial = 0.0;
+        self.trial_due = risk / TRIAL_SHARE;
+        let mut counts = none;
+        counts[wish] = rows;
+        counts
+    }
+
+    /// Learns from a step.
+    pub(crate) fn record(&mut self, step: &StepRecord) {
+        let StepRecord {
+            sequences, drafted, ..
+        } = *step;
+        if sequences == 0 {
+            return;
+        }
+        self.steps += 1;
+        if self.plain.len() <= sequences {
+            self.plain.resize(sequences + 1, Plain::default());
+        }
+        let plain = &mut self.plain[sequences];
+        if step.drafted_by_mtp > 0 {
+            let seconds = step.drafting_seconds / step.drafted_by_mtp as f64;
+            blend(&mut self.mtp_seconds, seconds);
+        }
+        if drafted == 0 {
+            let seconds = (step.seconds - step.drafting_seconds).max(0.0);
+            plain.seconds = match plain.samples {
+                0 => seconds,
+                // One sample that is far off says little: the machine was busy with something else.
+                1 => plain.seconds.min(seconds),
+                _ => {
+                    let seconds = seconds.clamp(0.5 * plain.seconds, 2.0 * plain.seconds);
+                    plain.seconds + NEW * (seconds - plain.seconds)
+                }
+            };
+            plain.samples = plain.samples.saturating_add(1);
+            plain.at = self.steps;
+            let step_seconds = plain.seconds;
+            // Drafting in vain is a loss too.
+            let change = ALLOWANCE * seconds - step.drafting_seconds;
+            self.settle(change, step_seconds, seconds);
+            return;
+        }
+        let step_seconds = plain.seconds;
+        let token = step_seconds / sequences as f64;
+        if token <= 0.0 {
+            return;
+        }
+        // No row costs more than a step of its own, so what takes longer was disturbed.
+        let longest = 2.0 * token * (sequences + drafted) as f64 + step.drafting_seconds;
+        let seconds = step.seconds.min(longest);
+        let cost = (seconds - step.drafting_seconds - step_seconds) / (drafted as f64 * token);
+        blend(
+            &mut self.row_cost[size_of(sequences + drafted)],
+            cost.clamp(0.0, 2.0),
+        );
+        let worth = (sequences + step.accepted) as f64 * token;
+        self.settle(worth - seconds + ALLOWANCE * worth, step_seconds, worth);
+    }
+
+    fn settle(&mut self, change: f64, step_seconds: f64, worth: f64) {
+        // At the start it can bear one step.
+        let account = self.account.unwrap_or(step_seconds);
+        self.account = Some((account + change).min(MOST_STEPS * step_seconds));
+        self.since_trial += worth;
+    }
+}
+
+fn size_of(rows: usize) -> usize {
+    SIZES.partition_point(|&end| end < rows)
+}
+
+fn blend(mean: &mut Option<f64>, new: f64) {
+    *mean = Some(mean.map_or(new, |mean| mean + NEW * (new - mean)));
+}
+
+/// How often drafts stood lately.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acceptance {
+    stood: f64,
+    fell: f64,
+}
+
+impl Acceptance {
+    /// Before anything is known: as often as not.
+    pub(crate) const UNKNOWN: Self = Self {
+        stood: 0.5,
+        fell: 0.5,
+    };
+
+    /// What is known of others, as a first guess.
+    pub(crate) fn like(other: Self) -> Self {
+        let p = other.probability();
+        Self {
+            stood: p,
+            fell: 1.0 - p,
+        }
+    }
+
+    /// Takes note of a draft of which so many tokens were judged.
+    pub(crate) fn record(&mut self, judged: usize, accepted: usize) {
+        const MEMORY: f64 = 0.85;
+        if judged > 0 {
+            self.stood = self.stood * MEMORY + accepted as f64;
+            self.fell = self.fell * MEMORY + f64::from(u8::from(accepted < judged));
+        }
+    }
+
+    /// How likely a token stands if those before it do.
+    pub(crate) fn probability(&self) -> f64 {
+        self.stood / (self.stood + self.fell).max(f64::MIN_POSITIVE)
+    }
+}
