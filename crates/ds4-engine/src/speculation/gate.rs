@@ -314,3 +314,6 @@ impl Acceptance {
         self.stood / (self.stood + self.fell).max(f64::MIN_POSITIVE)
     }
 }
+
+#[cfg(test)]
+mod tests;
