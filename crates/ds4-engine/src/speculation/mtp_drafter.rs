@@ -26,7 +26,7 @@ pub(crate) fn can_draft(sequences: &Sequences, candidate: &Candidate<'_>) -> boo
 pub(crate) fn draft(
     sequences: &mut Sequences,
     candidates: &mut [Candidate<'_>],
-    wanted: &mut Vec<(usize, usize)>,
+    wanted: &mut [(usize, usize)],
 ) -> Result<(), ModelError> {
     let first = |candidate: &Candidate<'_>| candidate.drafter.computed.map(|rows| rows.first);
     wanted.sort_by_key(|&(index, _)| first(&candidates[index]));
@@ -65,7 +65,7 @@ pub(crate) fn draft(
             .push(StepSequence::last_output(*slot, at, tokens));
     }
     sequences.runner_mut().run_mtp(&step, &behind)?;
-    let mut going_on: Vec<(usize, usize)> = wanted.clone();
+    let mut going_on: Vec<(usize, usize)> = wanted.to_vec();
     for depth in 1.. {
         let mut next_step = Step::default();
         let (mut next_behind, mut still) = (Vec::new(), Vec::new());

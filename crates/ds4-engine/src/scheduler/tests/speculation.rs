@@ -74,7 +74,7 @@ impl Wanted {
             sampling: SamplerSettings {
                 temperature: self.temperature,
                 seed: self.seed,
-                penalties: self.penalties.clone(),
+                penalties: self.penalties,
                 logit_bias: Some(vec![(5, 2.0), (77, -3.0)].into()),
                 ..SamplerSettings::default()
             },
