@@ -284,3 +284,26 @@ fn text_of(item: &Fields<'_>, name: &str) -> Result<String, RequestError> {
     }
     Ok(texts.join("\n\n"))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// With a copy of the text for each part this would take minutes.
+    #[test]
+    fn many_parts_of_one_answer_are_joined_in_time() {
+        const PARTS: usize = 60_000;
+        let part = json!({"role": "assistant", "content": "word ".repeat(100)});
+        let items: Vec<Value> = vec![part; PARTS];
+        let fields: Vec<Fields<'_>> = items
+            .iter()
+            .map(|item| Fields::at(item, "input").unwrap())
+            .collect();
+        let input = messages_of(&fields, &[]).unwrap();
+        assert_eq!(input.messages.len(), 1);
+        let text = input.messages[0].content.text();
+        assert_eq!(text.len(), PARTS * 500 + (PARTS - 1) * 2);
+    }
+}

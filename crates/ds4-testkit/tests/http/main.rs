@@ -5,6 +5,7 @@
 
 mod access;
 mod client;
+mod clients;
 mod endpoints;
 mod half_close;
 mod lifetime;
