@@ -318,6 +318,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Steps of the model that ran.
+    pub fn steps(&self) -> u64 {
+        self.sequences.runs()
+    }
+
     /// What drafting does and has done; `None` if it is off.
     pub fn speculation(&self) -> Option<SpeculationStatus> {
         self.speculator.is_on().then(|| self.speculator.status())

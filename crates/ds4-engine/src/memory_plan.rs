@@ -36,6 +36,20 @@ impl MemoryPlan {
         Self::for_shape(file, &shape, options)
     }
 
+    /// [`for_file`](Self::for_file) with another file that holds the MTP block.
+    ///
+    /// # Errors
+    /// As [`for_file`](Self::for_file).
+    pub fn for_files(
+        file: &GgufFile,
+        mtp: Option<&GgufFile>,
+        options: &EngineOptions,
+    ) -> Result<Self, EngineError> {
+        let mut plan = Self::for_file(file, options)?;
+        plan.add_weights(mtp);
+        Ok(plan)
+    }
+
     pub(crate) fn for_shape(
         file: &GgufFile,
         shape: &ModelShape,

@@ -38,6 +38,19 @@ impl WeightTensor {
     }
 }
 
+/// Whether `file` holds the MTP block of a model of this shape.
+pub fn has_mtp(file: &GgufFile, shape: &ModelShape) -> bool {
+    file.tensor(MTP_MARK).is_some() || file.tensor(&fused_mtp_mark(shape)).is_some()
+}
+
+/// A tensor that the MTP block has in the published dialect.
+const MTP_MARK: &str = "mtp.0.e_proj.weight";
+
+/// A tensor that the MTP block has in llama.cpp's dialect.
+fn fused_mtp_mark(shape: &ModelShape) -> String {
+    format!("blk.{}.nextn.eh_proj.weight", shape.layers.len())
+}
+
 /// Binds the main model in `file`, and the MTP block in `file` or `mtp_file`
 /// where there is one.
 ///
@@ -358,18 +371,18 @@ impl Binder<'_> {
     fn mtp(&self) -> Result<Option<MultiTokenPrediction<WeightTensor>>, ModelError> {
         let hidden = self.shape.hidden;
         let layer = self.shape.mtp_layer();
-        if self.file.tensor("mtp.0.e_proj.weight").is_some() {
+        if self.file.tensor(MTP_MARK).is_some() {
             return Ok(Some(MultiTokenPrediction {
                 embedding_norm: self.vector("mtp.0.enorm.weight", hidden)?,
                 hidden_norm: self.vector("mtp.0.hnorm.weight", hidden)?,
-                embedding_projection: self.matrix("mtp.0.e_proj.weight", hidden, hidden)?,
+                embedding_projection: self.matrix(MTP_MARK, hidden, hidden)?,
                 hidden_projection: self.matrix("mtp.0.h_proj.weight", hidden, hidden)?,
                 layer: self.layer("mtp.0.", &layer)?,
                 head: self.head("mtp.0.hc_head_", "mtp.0.hc_head_", "mtp.0.norm.weight")?,
             }));
         }
         let prefix = format!("blk.{}.", self.shape.layers.len());
-        let fused = format!("{prefix}nextn.eh_proj.weight");
+        let fused = fused_mtp_mark(self.shape);
         if self.file.tensor(&fused).is_none() {
             return Ok(None);
         }

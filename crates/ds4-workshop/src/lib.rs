@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod drafts;
 mod error;
 pub mod imatrix;
 pub mod load;

@@ -17,7 +17,7 @@ pub(crate) fn open(
     steering: Option<&Steering>,
 ) -> anyhow::Result<Engine> {
     machine_memory::check(&model.file, options)?;
-    let mut engine = Engine::open(&model.file, None, options, &mut |_| {})
+    let mut engine = Engine::open(&model.file, model.mtp.as_ref(), options, &mut |_| {})
         .with_context(|| format!("cannot load the model `{}`", model.label))?;
     if let Some(steering) = steering {
         engine

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use ds4_gguf::GgufFile;
+use ds4_model::{ModelShape, bind};
 
 use crate::built_in_model;
 use crate::directories::DataDirectory;
@@ -18,6 +19,8 @@ pub(crate) struct ModelFile {
     /// How the user would name it.
     pub(crate) label: String,
     pub(crate) is_built_in: bool,
+    /// A file of its own with the MTP block.
+    pub(crate) mtp: Option<GgufFile>,
 }
 
 impl ModelFile {
@@ -40,6 +43,7 @@ impl ModelFile {
             file,
             label: built_in_model::NAME.to_owned(),
             is_built_in: true,
+            mtp: None,
         })
     }
 
@@ -49,6 +53,7 @@ impl ModelFile {
             file,
             label,
             is_built_in: false,
+            mtp: None,
         })
     }
 
@@ -76,6 +81,19 @@ impl ModelFile {
                 )
             }),
         }
+    }
+
+    /// Opens the file that `--mtp` names.
+    pub(crate) fn open_mtp(&mut self, choice: Option<&str>) -> anyhow::Result<()> {
+        if let Some(name) = choice {
+            self.mtp = Some(Self::open(Some(name))?.file);
+        }
+        Ok(())
+    }
+
+    /// Whether it has an MTP block, in a file of its own or in the model's.
+    pub(crate) fn has_mtp(&self, shape: &ModelShape) -> bool {
+        self.mtp.is_some() || bind::has_mtp(&self.file, shape)
     }
 
     /// The label, and that the weights are random where they are.

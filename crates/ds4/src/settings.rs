@@ -4,15 +4,16 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use ds4_chat::Vintage;
-use ds4_engine::{EngineOptions, SamplerSettings};
+use ds4_engine::{EngineOptions, SamplerSettings, SpeculationOptions};
 use ds4_gguf::Metadata;
 use ds4_model::{KvFormat, ModelShape, Steering};
 
 use crate::arguments::{
-    ChatArguments, EngineArguments, KvTypeName, SamplingArguments, ServeArguments,
+    ChatArguments, EngineArguments, KvTypeName, SamplingArguments, ServeArguments, SpeculationName,
     ThinkingArguments,
 };
 use crate::loaded_model::Vocabulary;
+use crate::model_file::ModelFile;
 use crate::steering_file;
 
 /// Context of a chat if nobody says otherwise, in tokens.
@@ -81,7 +82,7 @@ impl ChatSettings {
     pub(crate) fn new(
         arguments: &ChatArguments,
         shape: &ModelShape,
-        metadata: &Metadata,
+        model: &ModelFile,
         vocabulary: &Vocabulary,
     ) -> anyhow::Result<Self> {
         let engine = EngineOptions {
@@ -89,11 +90,12 @@ impl ChatSettings {
                 .ctx
                 .unwrap_or_else(|| shape.context.min(DEFAULT_CONTEXT)),
             kv_format: kv_format(shape, arguments.engine.kv_cache_type, false),
+            speculation: speculation(arguments.speculation.speculation, shape, model),
             ..engine_options(&arguments.engine)
         };
         Ok(Self {
             engine,
-            sampling: sampling(&arguments.sampling, metadata)?,
+            sampling: sampling(&arguments.sampling, model.file.metadata())?,
             steering: steering_file::load(&arguments.steering, shape)?,
             thinking: Thinking::from_arguments(&arguments.thinking),
             vintage: vocabulary.vintage(arguments.vintage),
@@ -124,7 +126,7 @@ impl ServeSettings {
     pub(crate) fn new(
         arguments: &ServeArguments,
         shape: &ModelShape,
-        metadata: &Metadata,
+        model: &ModelFile,
         vocabulary: &Vocabulary,
     ) -> anyhow::Result<Self> {
         let context = arguments
@@ -135,11 +137,12 @@ impl ServeSettings {
             sessions: arguments.sessions,
             cache_tokens: Some(arguments.cache_tokens.unwrap_or(2 * context).max(context)),
             kv_format: kv_format(shape, arguments.engine.kv_cache_type, false),
+            speculation: speculation(arguments.speculation.speculation, shape, model),
             ..engine_options(&arguments.engine)
         };
         Ok(Self {
             engine,
-            sampling: sampling(&arguments.sampling, metadata)?,
+            sampling: sampling(&arguments.sampling, model.file.metadata())?,
             steering: steering_file::load(&arguments.steering, shape)?,
             thinking: Thinking::from_arguments(&arguments.thinking),
             vintage: vocabulary.vintage(arguments.vintage),
@@ -153,6 +156,25 @@ pub(crate) fn engine_options(arguments: &EngineArguments) -> EngineOptions {
         backend: arguments.backend.into(),
         threads: arguments.threads,
         ..EngineOptions::default()
+    }
+}
+
+/// What drafts: as asked, or all that the model has.
+pub(crate) fn speculation(
+    how: SpeculationName,
+    shape: &ModelShape,
+    model: &ModelFile,
+) -> SpeculationOptions {
+    let (prompt_lookup, mtp) = match how {
+        SpeculationName::Off => (false, false),
+        SpeculationName::Lookup => (true, false),
+        SpeculationName::Mtp => (false, true),
+        SpeculationName::Auto => (true, model.has_mtp(shape)),
+    };
+    SpeculationOptions {
+        prompt_lookup,
+        mtp,
+        ..SpeculationOptions::default()
     }
 }
 

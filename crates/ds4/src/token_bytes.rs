@@ -87,7 +87,7 @@ pub(crate) fn kv_cache_growth(shape: &ModelShape, format: KvFormat) -> Result<f6
         context: PAGE_TOKENS.min(shape.context),
         pages: 1,
     };
-    let layout = KvLayout::new(shape, format, capacity, 1, false)?;
+    let layout = KvLayout::new(shape, format, capacity, 1, 0, false)?;
     Ok(layout.page_bytes() as f64 / PAGE_TOKENS as f64)
 }
 

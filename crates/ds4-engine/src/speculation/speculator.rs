@@ -31,6 +31,18 @@ pub struct SpeculationStatus {
     pub mtp_failed: bool,
 }
 
+impl SpeculationStatus {
+    /// Tokens drafted.
+    pub fn drafted(&self) -> u64 {
+        self.lookup_drafted + self.mtp_drafted
+    }
+
+    /// Of those, accepted.
+    pub fn accepted(&self) -> u64 {
+        self.lookup_accepted + self.mtp_accepted
+    }
+}
+
 /// Plans and makes drafts, and learns from what becomes of them.
 pub(crate) struct Speculator {
     options: SpeculationOptions,

@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
-use ds4_engine::{DiskStatus, EngineStatus, ModelFacts};
+use ds4_engine::{DiskStatus, EngineStatus, GateState, ModelFacts, SpeculationStatus};
 
 use super::metrics::{HistogramState, Metrics};
 
@@ -175,6 +175,9 @@ fn engine(text: &mut MetricText, status: &EngineStatus) {
     text.family(name, "gauge", "Speed over the last seconds");
     text.sample(name, &[("kind", "prefill")], status.speed.prefill);
     text.sample(name, &[("kind", "decode")], status.speed.decode);
+    if let Some(speculation) = &status.speculation {
+        drafts(text, speculation);
+    }
     let memory = &status.memory;
     let name = "ds4_kv_pages";
     text.family(name, "gauge", "Pages of the KV cache");
@@ -204,6 +207,28 @@ fn engine(text: &mut MetricText, status: &EngineStatus) {
         "Most bytes of kept points",
         memory.kept_bytes_limit,
     );
+}
+
+fn drafts(text: &mut MetricText, speculation: &SpeculationStatus) {
+    text.gauge(
+        "ds4_speculation_open",
+        "1 if drafting pays at present",
+        u8::from(speculation.gate == GateState::Open),
+    );
+    if let Some(cost) = speculation.row_cost {
+        let help = "What a drafted row costs, as a share of a token's time";
+        text.gauge("ds4_speculation_row_cost", help, cost);
+    }
+    let name = "ds4_speculation_tokens_total";
+    text.family(name, "counter", "Drafted tokens by source");
+    let lookup = (speculation.lookup_drafted, speculation.lookup_accepted);
+    let mtp = (speculation.mtp_drafted, speculation.mtp_accepted);
+    for (source, (drafted, accepted)) in [("lookup", lookup), ("mtp", mtp)] {
+        let refused = drafted.saturating_sub(accepted);
+        for (outcome, count) in [("accepted", accepted), ("refused", refused)] {
+            text.sample(name, &[("source", source), ("outcome", outcome)], count);
+        }
+    }
 }
 
 fn checkpoints(text: &mut MetricText, disk: &DiskStatus) {

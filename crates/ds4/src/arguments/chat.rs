@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::engine::positive;
-use super::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
+use super::{EngineArguments, ModelArgument, SpeculationArguments, SteeringArguments, VintageName};
 
 /// Everything that `ds4` takes without a command.
 #[derive(Debug, Clone, Args)]
@@ -48,6 +48,8 @@ pub(crate) struct ChatArguments {
     pub(crate) sampling: SamplingArguments,
     #[command(flatten)]
     pub(crate) steering: SteeringArguments,
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArguments,
     #[command(flatten)]
     pub(crate) engine: EngineArguments,
 }

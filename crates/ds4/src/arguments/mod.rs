@@ -5,6 +5,7 @@ mod engine;
 mod model;
 mod program;
 mod serve;
+mod speculation;
 mod steering;
 
 pub(crate) use chat::{ChatArguments, SamplingArguments, ThinkingArguments};
@@ -12,4 +13,5 @@ pub(crate) use engine::{BackendName, EngineArguments, KvTypeName};
 pub(crate) use model::{ModelArgument, VintageName, VocabularyArguments};
 pub(crate) use program::{Arguments, Command};
 pub(crate) use serve::ServeArguments;
+pub(crate) use speculation::{SpeculationArguments, SpeculationName};
 pub(crate) use steering::SteeringArguments;

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::chat::{SamplingArguments, ThinkingArguments};
 use super::engine::positive;
-use super::{EngineArguments, ModelArgument, SteeringArguments, VintageName};
+use super::{EngineArguments, ModelArgument, SpeculationArguments, SteeringArguments, VintageName};
 
 /// Everything that `ds4 serve` takes.
 #[derive(Debug, Clone, Args)]
@@ -72,6 +72,8 @@ pub(crate) struct ServeArguments {
     pub(crate) sampling: SamplingArguments,
     #[command(flatten)]
     pub(crate) steering: SteeringArguments,
+    #[command(flatten)]
+    pub(crate) speculation: SpeculationArguments,
     #[command(flatten)]
     pub(crate) engine: EngineArguments,
 }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arguments::{EngineArguments, ModelArgument};
+use crate::commands::bench_drafts::{self, BenchDraftsArguments};
 use crate::commands::bench_serve::{self, BenchServeArguments};
 use crate::commands::bench_soak::{self, BenchSoakArguments};
 use crate::failure::{Hint, Interrupted, UsageError};
@@ -78,6 +79,8 @@ pub(crate) struct BenchArguments {
 /// What else can be measured.
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
+    /// Compare decoding with and without drafted tokens
+    Drafts(BenchDraftsArguments),
     /// Measure throughput and latency for several sessions at a time
     Serve(BenchServeArguments),
     /// Load the engine at random for a long time, and check that nothing is lost, mixed up or leaked
@@ -121,6 +124,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     match &arguments.command {
         None => {}
+        Some(BenchCommand::Drafts(drafts)) => return bench_drafts::run(drafts, output, interrupt),
         Some(BenchCommand::Serve(serve)) => return bench_serve::run(serve, output, interrupt),
         Some(BenchCommand::Soak(soak)) => return bench_soak::run(soak, output, interrupt),
     }

@@ -10,7 +10,7 @@ use ds4_workshop::load::{HttpServer, Latency, LoadOptions, LoadRow, measure, mea
 use ds4_workshop::{Control, WorkshopError};
 use serde_json::{Value, json};
 
-use crate::arguments::{EngineArguments, ModelArgument};
+use crate::arguments::{EngineArguments, ModelArgument, SpeculationName};
 use crate::failure::{Hint, Interrupted, UsageError};
 use crate::interrupt::Interrupt;
 use crate::machine_memory;
@@ -59,6 +59,9 @@ pub(crate) struct BenchServeArguments {
     /// Rows of prompts in a step in which others decode
     #[arg(long, value_name = "N", default_value_t = ServiceOptions::default().prefill_quantum)]
     quantum: usize,
+    /// What drafts tokens
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SpeculationName::Off)]
+    speculation: SpeculationName,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -81,6 +84,7 @@ pub(crate) fn run(
     let options = load_options(arguments, shape.context)?;
     let engine_options = options.engine_options(EngineOptions {
         kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
+        speculation: settings::speculation(arguments.speculation, &shape, &model),
         ..settings::engine_options(&arguments.engine)
     });
     machine_memory::check(&model.file, &engine_options)?;

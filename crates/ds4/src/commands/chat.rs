@@ -36,11 +36,12 @@ pub(crate) fn run(
         return Err(UsageError("the prompt is empty".to_owned()).into());
     }
 
-    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    let mut model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.open_mtp(arguments.speculation.mtp.as_deref())?;
     model.introduce(output);
     let shape = ModelShape::from_file(&model.file)?;
     let vocabulary = Vocabulary::of_file(&model.file)?;
-    let settings = ChatSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
+    let settings = ChatSettings::new(arguments, &shape, &model, &vocabulary)?;
     let (thinking, system) = (settings.thinking, settings.system.clone());
     let mut chat = Chat::new(
         model,

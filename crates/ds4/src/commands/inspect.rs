@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &InspectArguments, output: &mut Output) -> anyhow::
         Ok(shape) => {
             let context = arguments.ctx.unwrap_or_else(|| shape.context.min(32_768));
             Some(plan::for_context(
-                file,
+                &model,
                 shape,
                 context,
                 arguments.kv_cache_type,

@@ -1,6 +1,7 @@
 //! One file per command: its arguments, and what it does.
 
 pub(crate) mod bench;
+pub(crate) mod bench_drafts;
 pub(crate) mod bench_serve;
 pub(crate) mod bench_soak;
 pub(crate) mod cache;

@@ -2,11 +2,10 @@
 
 use clap::Args;
 use ds4_engine::{EngineOptions, MemoryPlan};
-use ds4_gguf::GgufFile;
 use ds4_model::{KvFormat, ModelShape};
 use serde_json::{Value, json};
 
-use crate::arguments::{KvTypeName, ModelArgument};
+use crate::arguments::{KvTypeName, ModelArgument, SpeculationArguments, SpeculationName};
 use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::settings;
@@ -41,6 +40,8 @@ pub(crate) struct PlanArguments {
     /// Only this format of the KV cache
     #[arg(long, value_name = "TYPE", value_enum)]
     kv_cache_type: Option<KvTypeName>,
+    #[command(flatten)]
+    speculation: SpeculationArguments,
     /// Write JSON, sizes in bytes
     #[arg(long)]
     json: bool,
@@ -72,7 +73,8 @@ impl Row {
 
 /// Prints the table.
 pub(crate) fn run(arguments: &PlanArguments, output: &mut Output) -> anyhow::Result<()> {
-    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    let mut model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.open_mtp(arguments.speculation.mtp.as_deref())?;
     let shape = ModelShape::from_file(&model.file)?;
     let contexts = if arguments.ctx.is_empty() {
         default_contexts(shape.context)
@@ -87,12 +89,17 @@ pub(crate) fn run(arguments: &PlanArguments, output: &mut Output) -> anyhow::Res
                 kv_format: format,
                 sessions: arguments.sessions,
                 prefill_chunk: arguments.chunk,
+                speculation: settings::speculation(
+                    arguments.speculation.speculation,
+                    &shape,
+                    &model,
+                ),
                 ..EngineOptions::default()
             };
             rows.push(Row {
                 context,
                 format,
-                plan: MemoryPlan::for_file(&model.file, &options)?,
+                plan: MemoryPlan::for_files(&model.file, model.mtp.as_ref(), &options)?,
             });
         }
     }
@@ -175,7 +182,7 @@ fn formats(shape: &ModelShape, asked: Option<KvTypeName>) -> Vec<KvFormat> {
 
 /// The plan for one context in the format that the chat would choose.
 pub(super) fn for_context(
-    file: &GgufFile,
+    model: &ModelFile,
     shape: &ModelShape,
     context: usize,
     asked: Option<KvTypeName>,
@@ -184,11 +191,12 @@ pub(super) fn for_context(
     let options = EngineOptions {
         context,
         kv_format: format,
+        speculation: settings::speculation(SpeculationName::default(), shape, model),
         ..EngineOptions::default()
     };
     Ok(Row {
         context,
         format,
-        plan: MemoryPlan::for_file(file, &options)?,
+        plan: MemoryPlan::for_file(&model.file, &options)?,
     })
 }

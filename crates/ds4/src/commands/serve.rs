@@ -41,11 +41,12 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     output.set_quiet(arguments.quiet);
     let settings = server_settings(arguments)?;
-    let model = ModelFile::open(arguments.model.model.as_deref())?;
+    let mut model = ModelFile::open(arguments.model.model.as_deref())?;
+    model.open_mtp(arguments.speculation.mtp.as_deref())?;
     model.introduce(output);
     let shape = ModelShape::from_file(&model.file)?;
     let vocabulary = Vocabulary::of_file(&model.file)?;
-    let serve_settings = ServeSettings::new(arguments, &shape, model.file.metadata(), &vocabulary)?;
+    let serve_settings = ServeSettings::new(arguments, &shape, &model, &vocabulary)?;
     machine_memory::check(&model.file, &serve_settings.engine)?;
     let disk = disk_cache(arguments, output)?;
     tokio::runtime::Builder::new_multi_thread()
@@ -201,10 +202,11 @@ async fn load(
     // The file is a mapping shared by reference.
     std::thread::scope(|scope| {
         let loading = scope.spawn(|| {
-            let mut engine = Engine::open(&model.file, None, &options, &mut |loaded| {
-                progress.loading(loaded.tensors, loaded.total);
-            })
-            .with_context(|| format!("cannot load the model `{label}`"))?;
+            let mut engine =
+                Engine::open(&model.file, model.mtp.as_ref(), &options, &mut |loaded| {
+                    progress.loading(loaded.tensors, loaded.total);
+                })
+                .with_context(|| format!("cannot load the model `{label}`"))?;
             if let Some(steering) = &steering {
                 engine
                     .steer(steering)

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use ds4_engine::Priority;
+use ds4_engine::{GateState, Priority};
 use serde_json::json;
 
 use crate::http::error::json_response;
@@ -106,6 +106,20 @@ pub(crate) async fn sessions(
             })
         }),
     });
+    let speculation = status.speculation.map(|speculation| {
+        json!({
+            "gate": match speculation.gate {
+                GateState::Measuring => "measuring",
+                GateState::Open => "open",
+                GateState::Closed => "closed",
+            },
+            "row_cost": speculation.row_cost,
+            "lookup": {
+                "drafted": speculation.lookup_drafted, "accepted": speculation.lookup_accepted,
+            },
+            "mtp": {"drafted": speculation.mtp_drafted, "accepted": speculation.mtp_accepted},
+        })
+    });
     json_response(
         StatusCode::OK,
         &json!({
@@ -121,6 +135,7 @@ pub(crate) async fn sessions(
             },
             "disk": disk,
             "replay": replay,
+            "speculation": speculation,
             "cached_tokens": {
                 "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
             },
