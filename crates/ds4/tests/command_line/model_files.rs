@@ -73,20 +73,27 @@ fn plan_grows_with_context_sessions_and_row_size() {
         value["plans"].as_array().unwrap().clone()
     };
     let one = plans(&["--ctx", "4096,65536"]);
-    assert_eq!(one.len(), 6);
+    let types: Vec<_> = one[..4].iter().map(|plan| &plan["kv_cache_type"]).collect();
+    assert_eq!(types, ["q4", "fp8", "f16", "f32"]);
     let pages = |plan: &Value| plan["kv_pages"].as_u64().unwrap();
-    for (small, large) in one[..3].iter().zip(&one[3..]) {
+    assert_eq!(one.len(), 8);
+    for (small, large) in one[..4].iter().zip(&one[4..]) {
         // 256 and 16 pages of 256 tokens, and four for the ends of turns.
         assert_eq!(pages(large) * (16 + 4), pages(small) * (256 + 4));
         assert_eq!(small["kv_cache_type"], large["kv_cache_type"]);
     }
     assert_eq!(
-        pages(&one[2]),
-        2 * pages(&one[1]),
+        pages(&one[3]),
+        2 * pages(&one[2]),
         "f32 rows are twice f16 rows"
     );
+    let share = pages(&one[0]) as f64 / pages(&one[1]) as f64;
+    assert!(
+        (0.45..0.6).contains(&share),
+        "q4 rows are half of fp8: {share}"
+    );
     let four = plans(&["--ctx", "4096", "--sessions", "4", "--kv-cache-type", "fp8"]);
-    assert_eq!(pages(&four[0]), 4 * pages(&one[0]));
+    assert_eq!(pages(&four[0]), 4 * pages(&one[1]));
     let table = run_on("flash-tiny-native.gguf", &["plan"]);
     assert!(
         table.contains("1,048,576") && table.contains("MiB"),
