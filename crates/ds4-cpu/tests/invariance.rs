@@ -85,9 +85,9 @@ fn drafts_that_are_taken_back_leave_no_trace() {
     for (seed, kv_format) in FORMATS.into_iter().enumerate() {
         let drafting = suite::Drafting {
             seed: seed as u64,
-            longest: [8, 3, 15][seed],
-            chunk: [1, 64, 7][seed],
-            prompt: [20, 1, 120][seed],
+            longest: [8, 3, 15, 6][seed],
+            chunk: [1, 64, 7, 33][seed],
+            prompt: [20, 1, 120, 57][seed],
         };
         suite::taking_back(fast, &file, &sequences, kv_format, drafting).unwrap();
     }
