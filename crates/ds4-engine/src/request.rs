@@ -76,7 +76,7 @@ pub struct ReasoningBudget {
 
 /// Requests of a higher priority are admitted and prefilled first; once running, every request
 /// gets its token in every step. A lower priority waits longer, but not forever: it counts as a
-/// later arrival ([`Priority::handicap`]), and no prompt is passed over for more than some steps.
+/// later arrival, and no prompt is passed over for more than some steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Work that nobody waits for.
