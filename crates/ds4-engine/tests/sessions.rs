@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ds4_engine::{
-    BackendKind, Engine, EngineError, EngineOptions, Session, SyncControl, SyncReport, session_file,
+    BackendKind, Engine, EngineError, EngineOptions, MemoryPlan, Session, SpeculationOptions,
+    SyncControl, SyncReport, session_file,
 };
 use ds4_gguf::GgufFile;
 use ds4_model::{KvFormat, TokenId};
@@ -406,6 +407,50 @@ fn the_memory_plan_is_what_is_allocated() {
     for (larger, smaller) in pages.iter().zip(&pages[3..]) {
         assert!(smaller < larger, "{pages:?}");
     }
+}
+
+#[test]
+fn the_memory_plan_counts_what_drafting_needs() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ds4-testkit/data");
+    let file = GgufFile::open(&data.join("flash-tiny-native.gguf")).unwrap();
+    let mtp_file = GgufFile::open(&data.join("flash-tiny-mtp.gguf")).unwrap();
+    let plain = MemoryPlan::for_file(&file, &options()).unwrap();
+    let mut before = plain.allocated();
+    for (prompt_lookup, mtp) in [(true, false), (true, true)] {
+        for sessions in [1, 12] {
+            let with = EngineOptions {
+                sessions,
+                speculation: SpeculationOptions {
+                    prompt_lookup,
+                    mtp,
+                    ..SpeculationOptions::default()
+                },
+                ..options()
+            };
+            let mtp_file = mtp.then_some(&mtp_file);
+            let engine = Engine::open(&file, mtp_file, &with, &mut |_| ()).unwrap();
+            assert_eq!(engine.memory().allocated(), engine.allocated());
+            let plan = MemoryPlan::for_files(&file, mtp_file, &with).unwrap();
+            assert_eq!(engine.memory(), plan);
+            assert_eq!(plan.weights > plain.weights, mtp);
+            if sessions == 1 {
+                assert!(plan.allocated() > before, "drafts need memory");
+                before = plan.allocated();
+            }
+        }
+    }
+    // What is off costs nothing, and a block that is missing is named.
+    let off = open(options());
+    assert_eq!(off.allocated(), plain.allocated());
+    let with = EngineOptions {
+        speculation: SpeculationOptions {
+            mtp: true,
+            ..SpeculationOptions::default()
+        },
+        ..options()
+    };
+    let refused = Engine::open(&file, None, &with, &mut |_| ()).err().unwrap();
+    assert!(refused.to_string().contains("mtp.0"), "{refused}");
 }
 
 #[test]

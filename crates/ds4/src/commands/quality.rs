@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use ds4_engine::{Engine, EngineOptions, MemoryPlan};
+use ds4_engine::{Engine, EngineOptions, MemoryPlan, SpeculationOptions};
 use ds4_eval::Case;
 use ds4_model::{KvFormat, ModelShape, TokenId};
 use ds4_workshop::score::{ScoreOptions, Summary, score};
 use ds4_workshop::{Control, WindowSizes, WorkshopError};
 
-use crate::arguments::{EngineArguments, KvTypeName, VintageName};
+use crate::arguments::{EngineArguments, KvTypeName, SpeculationName, VintageName};
 use crate::documents;
 use crate::eval::{Judged, Runner, SelectionArguments, read_cases};
 use crate::failure::{Interrupted, UsageError};
@@ -24,7 +24,7 @@ use crate::model_file::ModelFile;
 use crate::output::Output;
 use crate::output_file::OutputFile;
 use crate::progress::TokenBar;
-use crate::quality::{Measurement, QualityReport, TextScore};
+use crate::quality::{DraftComparison, Measurement, QualityReport, TextScore};
 use crate::settings;
 use crate::token_bytes;
 
@@ -60,6 +60,9 @@ pub(crate) struct QualityArguments {
     /// KV types to compare on the first model, beside --kv-cache-type
     #[arg(long, value_name = "TYPES", value_enum, value_delimiter = ',')]
     kv_cache_types: Vec<KvTypeName>,
+    /// Ask the first model once more with drafted tokens, and compare the answers token by token
+    #[arg(long)]
+    drafts: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -93,12 +96,16 @@ pub(crate) fn run(
         measurements: Vec::new(),
         backend: "",
     };
+    let mut drafts = None;
     for (number, name) in arguments.models.iter().enumerate() {
         let model = ModelFile::open(Some(name))?;
         laboratory.measure(&model, None, output)?;
         // The formats of the KV cache are compared on the first model.
         for kv_type in arguments.kv_cache_types.iter().filter(|_| number == 0) {
             laboratory.measure(&model, Some(*kv_type), output)?;
+        }
+        if arguments.drafts && number == 0 {
+            drafts = Some(laboratory.draft(&model, output)?);
         }
         model.check_unchanged()?;
     }
@@ -113,6 +120,7 @@ pub(crate) fn run(
             .as_ref()
             .map(|path| path.display().to_string()),
         backend: laboratory.backend,
+        drafts,
     };
     if let Some(path) = &arguments.svg {
         let mut file = OutputFile::create(path)?;
@@ -211,6 +219,40 @@ impl Laboratory<'_> {
         ));
         self.measurements.push(measurement);
         Ok(())
+    }
+
+    /// Asks the reference again with all the drafts that the model can make, whether they pay or not.
+    fn draft(&self, model: &ModelFile, output: &Output) -> anyhow::Result<DraftComparison> {
+        let shape = ModelShape::from_file(&model.file)?;
+        let vocabulary = Vocabulary::of_file(&model.file)?;
+        let vintage = vocabulary.vintage(self.arguments.vintage);
+        let runner = Runner::new(self.cases, &vocabulary.tokenizer, vintage)?;
+        let speculation = SpeculationOptions {
+            always: true,
+            ..settings::speculation(SpeculationName::Auto, &shape, model)
+        };
+        let options = EngineOptions {
+            context: runner.context().min(shape.context),
+            kv_format: settings::kv_format(&shape, self.arguments.engine.kv_cache_type, false),
+            speculation,
+            ..settings::engine_options(&self.arguments.engine)
+        };
+        let mut engine = loaded_engine::open(model, &options, None)?;
+        let found = runner.run(&mut engine, Judged::None, self.interrupt, output)?;
+        if found.interrupted {
+            return Err(Interrupted.into());
+        }
+        let plain = self.measurements.first();
+        let plain = plain.map_or(&[][..], |plain| &plain.results.results);
+        let pairs = plain.iter().zip(&found.results);
+        let status = engine.speculation().unwrap_or_default();
+        Ok(DraftComparison {
+            answers: plain.len(),
+            same_answers: pairs.filter(|(a, b)| a.answer == b.answer).count(),
+            tokens: plain.iter().map(|result| result.answer.len()).sum(),
+            drafted: status.drafted(),
+            accepted: status.accepted(),
+        })
     }
 
     fn has(&self, model: &ModelFile, kv_format: KvFormat) -> bool {

@@ -3,7 +3,7 @@
 use ds4_eval::{Case, Tally};
 use serde_json::{Map, Value, json};
 
-use super::{Bar, BarChart, BarPanel, Measurement};
+use super::{Bar, BarChart, BarPanel, DraftComparison, Measurement};
 use crate::output::Output;
 use crate::table::{Table, bytes};
 
@@ -16,6 +16,7 @@ pub(crate) struct QualityReport<'a> {
     /// Where the text is from, if there is one.
     pub(crate) text: Option<String>,
     pub(crate) backend: &'static str,
+    pub(crate) drafts: Option<DraftComparison>,
 }
 
 impl QualityReport<'_> {
@@ -89,6 +90,7 @@ impl QualityReport<'_> {
             "cases": self.source,
             "text": self.text,
             "backend": self.backend,
+            "drafts": self.drafts.map(DraftComparison::to_json),
             "measurements": rows,
         })
     }
@@ -158,6 +160,10 @@ impl QualityReport<'_> {
         output.headline("By category")?;
         for line in table.lines() {
             output.line(&line)?;
+        }
+        if let Some(drafts) = self.drafts {
+            output.line("")?;
+            output.line(&drafts.sentence())?;
         }
         Ok(())
     }

@@ -35,6 +35,25 @@ fn quality(home: &std::path::Path, arguments: &[&str]) -> Finished {
 }
 
 #[test]
+fn drafts_change_no_answer() {
+    let home = home();
+    let says = [("</think>", "O"), ("O", "K"), ("K", "O")];
+    test_model::write_script(&home.path().join("script.gguf"), &says);
+    write_cases(&home.path().join("cases.jsonl"));
+    let found = quality(home.path(), &["script.gguf", "--drafts", "--json"]).success();
+    let report: Value = serde_json::from_str(&found.stdout).unwrap();
+    let drafts = &report["drafts"];
+    assert_eq!(drafts["answers"], 3);
+    assert_eq!(drafts["same_answers"], 3);
+    assert_eq!(drafts["tokens"], 3 * 6);
+    // "OKOKOK" goes on as it began.
+    assert!(drafts["accepted"].as_u64() > Some(0), "{drafts}");
+    let found = quality(home.path(), &["script.gguf", "--drafts"]).success();
+    let sentence = "With drafts 3 of 3 answers are the same";
+    assert!(found.stdout.contains(sentence), "{}", found.stdout);
+}
+
+#[test]
 fn models_are_compared_with_the_first() {
     let home = home();
     let says = [
