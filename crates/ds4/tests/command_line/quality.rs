@@ -41,7 +41,7 @@ fn drafts_change_no_answer() {
     test_model::write_script(&home.path().join("script.gguf"), &says);
     write_cases(&home.path().join("cases.jsonl"));
     let found = quality(home.path(), &["script.gguf", "--drafts", "--json"]).success();
-    let report: Value = serde_json::from_str(&found.stdout).unwrap();
+    let report: Value = serde_json::from_str(&found).unwrap();
     let drafts = &report["drafts"];
     assert_eq!(drafts["answers"], 3);
     assert_eq!(drafts["same_answers"], 3);
@@ -50,7 +50,7 @@ fn drafts_change_no_answer() {
     assert!(drafts["accepted"].as_u64() > Some(0), "{drafts}");
     let found = quality(home.path(), &["script.gguf", "--drafts"]).success();
     let sentence = "With drafts 3 of 3 answers are the same";
-    assert!(found.stdout.contains(sentence), "{}", found.stdout);
+    assert!(found.contains(sentence), "{}", found);
 }
 
 #[test]
