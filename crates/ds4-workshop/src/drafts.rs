@@ -1,7 +1,7 @@
 //! What drafting gains: the same tokens with and without, in turn.
 //!
-//! Two engines on the same file decode the same workloads, one after the other, repetition by
-//! repetition. The tokens of an edit and of noise are given, as if the model said them, so that they
+//! Two engines on the same file decode the same workloads, some tokens the one, then some the other, so
+//! that what else the machine does meets both. The tokens of an edit and of noise are given, as if the model said them, so that they
 //! measure the machine and not the model; a greedy answer is the model's own.
 
 use std::sync::atomic::Ordering;
@@ -17,6 +17,8 @@ use crate::random::Random;
 
 /// Tokens between two changes of an edit, on average.
 const UNCHANGED: usize = 40;
+/// Tokens that an engine decodes before it is the other's turn.
+const TURN: usize = 10;
 
 /// What is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -127,17 +129,14 @@ pub fn compare_drafts(
         for (number, prompt) in options.prompts.iter().enumerate() {
             (control.progress)(rows.len() * options.prompts.len() + number, total);
             let answer = answer(workload, prompt, options, plain.shape().vocabulary, number);
-            let run = |engine: &mut Engine, control: &mut Control<'_>| {
-                decode(engine, prompt, answer.as_deref(), options, control)
+            let task = Task {
+                prompt,
+                answer: answer.as_deref(),
+                options,
+                // Whoever comes second finds a warmer machine.
+                is_swapped: number % 2 == 1,
             };
-            // Whoever comes second finds a warmer machine.
-            let (first, second) = if number % 2 == 0 {
-                let first = run(plain, control)?;
-                (first, run(drafting, control)?)
-            } else {
-                let second = run(drafting, control)?;
-                (run(plain, control)?, second)
-            };
+            let [first, second] = decode_both([&mut *plain, &mut *drafting], &task, control)?;
             row.tokens += options.gen_tokens;
             row.plain_seconds += first.seconds;
             row.seconds += second.seconds;
@@ -185,64 +184,100 @@ fn answer(
     }
 }
 
+/// What both engines decode.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    prompt: &'a [TokenId],
+    /// The given answer, if the model does not decide.
+    answer: Option<&'a [TokenId]>,
+    options: &'a DraftOptions,
+    /// Whether the second begins.
+    is_swapped: bool,
+}
+
+/// What an engine has decoded.
+#[derive(Clone, Copy, Default)]
 struct Decoded {
     seconds: f64,
     prefill_steps: u64,
     /// Of all logits.
     digest: u64,
+    tokens: usize,
 }
 
-fn decode(
-    engine: &mut Engine,
-    prompt: &[TokenId],
-    answer: Option<&[TokenId]>,
-    options: &DraftOptions,
+fn decode_both(
+    [first, second]: [&mut Engine; 2],
+    task: &Task<'_>,
     control: &mut Control<'_>,
-) -> Result<Decoded, WorkshopError> {
-    engine.forget_kept();
-    let mut session = engine.session()?;
-    let result = decode_in(engine, &mut session, prompt, answer, options, control);
-    engine.close(session);
+) -> Result<[Decoded; 2], WorkshopError> {
+    first.forget_kept();
+    second.forget_kept();
+    let mut session = first.session()?;
+    let result = second.session().map_err(WorkshopError::from);
+    let result = result.and_then(|mut other| {
+        let sides = [(&mut *first, &mut session), (&mut *second, &mut other)];
+        let result = take_turns(sides, task, control);
+        second.close(other);
+        result
+    });
+    first.close(session);
     result
 }
 
-fn decode_in(
-    engine: &mut Engine,
-    session: &mut Session,
-    prompt: &[TokenId],
-    answer: Option<&[TokenId]>,
-    options: &DraftOptions,
+fn take_turns(
+    mut sides: [(&mut Engine, &mut Session); 2],
+    task: &Task<'_>,
     control: &mut Control<'_>,
-) -> Result<Decoded, WorkshopError> {
-    let steps = engine.steps();
-    let mut sync = SyncControl {
-        cancel: control.cancel,
-        progress: &mut |_, _| (),
-    };
-    if engine.sync(session, prompt, &mut sync)?.cancelled {
-        return Err(WorkshopError::Cancelled);
-    }
-    let prefill_steps = engine.steps() - steps;
-    let mut digest = 0;
-    let mut seconds = 0.0;
-    for index in 0..options.gen_tokens {
-        if control.cancel.load(Ordering::Relaxed) {
+) -> Result<[Decoded; 2], WorkshopError> {
+    let mut decoded = [Decoded::default(); 2];
+    for ((engine, session), decoded) in sides.iter_mut().zip(&mut decoded) {
+        let steps = engine.steps();
+        let mut sync = SyncControl {
+            cancel: control.cancel,
+            progress: &mut |_, _| (),
+        };
+        if engine.sync(session, task.prompt, &mut sync)?.cancelled {
             return Err(WorkshopError::Cancelled);
         }
-        digest = mix(digest, session.logits());
-        let token = match answer {
+        decoded.prefill_steps = engine.steps() - steps;
+    }
+    let mut turn = usize::from(task.is_swapped);
+    while decoded
+        .iter()
+        .any(|decoded| decoded.tokens < task.options.gen_tokens)
+    {
+        for at in [turn % 2, (turn + 1) % 2] {
+            if control.cancel.load(Ordering::Relaxed) {
+                return Err(WorkshopError::Cancelled);
+            }
+            let (engine, session) = &mut sides[at];
+            decode_some(engine, session, task, &mut decoded[at])?;
+        }
+        turn += 1;
+    }
+    Ok(decoded)
+}
+
+/// The next tokens of one engine.
+fn decode_some(
+    engine: &mut Engine,
+    session: &mut Session,
+    task: &Task<'_>,
+    decoded: &mut Decoded,
+) -> Result<(), WorkshopError> {
+    let end = (decoded.tokens + TURN).min(task.options.gen_tokens);
+    for index in decoded.tokens..end {
+        let token = match task.answer {
             Some(answer) => answer[index],
-            None => likeliest(session.logits(), options.eos),
+            None => likeliest(session.logits(), task.options.eos),
         };
         let start = Instant::now();
         engine.append(session, token)?;
-        seconds += start.elapsed().as_secs_f64();
+        decoded.seconds += start.elapsed().as_secs_f64();
+        decoded.digest = mix(decoded.digest, session.logits());
     }
-    Ok(Decoded {
-        seconds,
-        prefill_steps,
-        digest: mix(digest, session.logits()),
-    })
+    decoded.tokens = end;
+    Ok(())
 }
 
 fn mix(digest: u64, logits: &[f32]) -> u64 {

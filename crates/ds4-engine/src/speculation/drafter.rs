@@ -2,16 +2,28 @@
 
 use ds4_model::TokenId;
 
-use super::gate::Acceptance;
-use super::prompt_lookup::PromptLookup;
+use super::acceptance::Acceptance;
+use super::prompt_lookup::{MatchLength, PromptLookup};
 
 /// Where a draft comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DraftSource {
-    /// The text itself.
-    PromptLookup,
+    /// The text itself, by how much of it is the same.
+    PromptLookup(MatchLength),
     /// The MTP block.
     Mtp,
+}
+
+impl DraftSource {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::PromptLookup(length) => length as usize,
+            Self::Mtp => Self::COUNT - 1,
+        }
+    }
 }
 
 /// Rows of the last step that are a sequence's own: the MTP block can go on from their streams.
@@ -43,7 +55,7 @@ pub(crate) struct Drafter {
     pub(crate) window: MtpWindow,
     pub(crate) computed: Option<ComputedRows>,
     /// By source; `None` before the first draft.
-    acceptance: [Option<Acceptance>; 2],
+    acceptance: [Option<Acceptance>; DraftSource::COUNT],
     /// Where the present draft comes from.
     pub(crate) source: Option<DraftSource>,
 }
@@ -51,17 +63,21 @@ pub(crate) struct Drafter {
 impl Drafter {
     /// How often drafts stood, if any were made.
     pub(crate) fn acceptance(&self, source: DraftSource) -> Option<Acceptance> {
-        self.acceptance[source as usize]
+        self.acceptance[source.index()]
     }
 
-    /// Takes note of how the present draft fared; `first` is the guess before there were any.
-    pub(crate) fn verified(&mut self, judged: usize, accepted: usize, first: Acceptance) {
-        if let Some(source) = self.source.take() {
-            let known = &mut self.acceptance[source as usize];
-            known
-                .get_or_insert(Acceptance::like(first))
-                .record(judged, accepted);
-        }
+    /// Takes note of how drafts of a source fared; `first` is the guess before there were any.
+    pub(crate) fn record(
+        &mut self,
+        source: DraftSource,
+        judged: usize,
+        accepted: usize,
+        first: Acceptance,
+    ) {
+        let known = &mut self.acceptance[source.index()];
+        known
+            .get_or_insert(Acceptance::like(first))
+            .record(judged, accepted);
     }
 }
 

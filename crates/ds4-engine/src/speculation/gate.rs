@@ -5,10 +5,11 @@
 //! likely as it was lately. What is expected to gain is drafted.
 //!
 //! Expectations can be wrong, so there is an account. One per cent of the time goes in, and what
-//! speculation really gained; what it really lost goes out, and a step is drafted only if the account
-//! could bear its loss. So the whole cannot take more than 1.01 times the time without drafts and one
-//! step, whatever texts and machines do. What does not pay is tried again now and then, in several
-//! sizes, at half that cost.
+//! speculation really gained; what it really lost goes out, the search for drafts included. A step is
+//! drafted only if the account could bear its loss, and without credit nothing is searched for. So the
+//! whole cannot take more than 1.01 times the time without drafts and one step, whatever texts and
+//! machines do. What does not pay is tried again now and then, in several sizes, at half that cost, if
+//! it could pay: how often the text foresees itself is known without a trial.
 
 use super::drafter::DraftSource;
 
@@ -53,8 +54,10 @@ pub(crate) struct StepRecord {
     pub(crate) accepted: usize,
     /// Time of the step in seconds, drafting included.
     pub(crate) seconds: f64,
-    /// Of that, for drafting with the MTP block.
+    /// Of that, for drafting: the search in the text and the MTP block.
     pub(crate) drafting_seconds: f64,
+    /// Of that, for the MTP block.
+    pub(crate) mtp_seconds: f64,
     /// Tokens drafted with it.
     pub(crate) drafted_by_mtp: usize,
 }
@@ -80,6 +83,25 @@ struct Plain {
     at: u64,
 }
 
+/// A running mean: of all samples while there are few, later of the last ones.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    mean: f64,
+    samples: u32,
+}
+
+impl Measured {
+    fn mean(&self) -> Option<f64> {
+        (self.samples > 0).then_some(self.mean)
+    }
+
+    fn blend(&mut self, new: f64) {
+        self.samples = self.samples.saturating_add(1);
+        let weight = NEW.max(1.0 / f64::from(self.samples));
+        self.mean += weight * (new - self.mean);
+    }
+}
+
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
@@ -89,9 +111,9 @@ pub(crate) struct Gate {
     /// By number of sequences.
     plain: Vec<Plain>,
     /// By size of the step: what a drafted row costs, in tokens.
-    row_cost: [Option<f64>; SIZES.len()],
+    row_cost: [Measured; SIZES.len()],
     /// What a token costs to draft with the MTP block, in seconds.
-    mtp_seconds: Option<f64>,
+    mtp_seconds: Measured,
     /// In seconds; `None` before the first step.
     account: Option<f64>,
     /// Seconds since the last trial, and what must pass before the next.
@@ -108,8 +130,8 @@ impl Gate {
             always,
             steps: 0,
             plain: Vec::new(),
-            row_cost: [None; SIZES.len()],
-            mtp_seconds: None,
+            row_cost: [Measured::default(); SIZES.len()],
+            mtp_seconds: Measured::default(),
             account: None,
             since_trial: 0.0,
             trial_due: 0.0,
@@ -123,12 +145,17 @@ impl Gate {
         self.state
     }
 
+    /// Whether there is credit to look for drafts.
+    pub(crate) fn can_search(&self) -> bool {
+        self.always || self.account.is_none_or(|account| account > 0.0)
+    }
+
     /// What a drafted row costs in a step of `rows` rows, in tokens, as far as it is known: measured in
     /// steps of this size, or of the next smaller or larger one.
     pub(crate) fn row_cost(&self, rows: usize) -> Option<f64> {
         let size = size_of(rows);
-        let smaller = self.row_cost[..=size].iter().rev().find_map(|&cost| cost);
-        smaller.or(self.row_cost[size..].iter().find_map(|&cost| cost))
+        let smaller = self.row_cost[..=size].iter().rev().find_map(Measured::mean);
+        smaller.or(self.row_cost[size..].iter().find_map(Measured::mean))
     }
 
     /// How many tokens each wish gets in a step in which `sequences` decode, at most `most` together.
@@ -154,9 +181,10 @@ impl Gate {
         let token = plain.seconds / sequences as f64;
         let mtp_cost = self
             .mtp_seconds
+            .mean()
             .map_or(UNKNOWN_MTP_COST, |seconds| seconds / token);
         let making = |wish: &Wish| match wish.source {
-            DraftSource::PromptLookup => 0.0,
+            DraftSource::PromptLookup(_) => 0.0,
             DraftSource::Mtp => mtp_cost,
         };
 
@@ -196,13 +224,25 @@ impl Gate {
         };
         let rows = TRIALS[self.trials % TRIALS.len()];
         let rows = rows.min(wishes[wish].available).min(most);
-        let risk = rows as f64 * (1.0 + making(&wishes[wish])) * token;
+        let making = rows as f64 * making(&wishes[wish]);
+        let risk = (rows as f64 + making) * token;
         if rows == 0 || risk > account || self.since_trial < self.trial_due {
             return none;
         }
+        let mut loss = risk;
+        if matches!(wishes[wish].source, DraftSource::PromptLookup(_)) {
+            // Whether drafts from the text would stand was seen; only what rows cost can be wrong.
+            let acceptance = wishes[wish].acceptance;
+            let cost = self.row_cost(sequences + rows).unwrap_or(0.0);
+            if acceptance < 0.5 * cost + MARGIN {
+                return none;
+            }
+            let stand: f64 = (1..=rows as i32).map(|row| acceptance.powi(row)).sum();
+            loss = (rows as f64 * cost.max(1.0) - stand).max(0.1) * token;
+        }
         self.trials += 1;
         self.since_trial = 0.0;
-        self.trial_due = risk / TRIAL_SHARE;
+        self.trial_due = loss / TRIAL_SHARE;
         let mut counts = none;
         counts[wish] = rows;
         counts
@@ -222,8 +262,8 @@ impl Gate {
         }
         let plain = &mut self.plain[sequences];
         if step.drafted_by_mtp > 0 {
-            let seconds = step.drafting_seconds / step.drafted_by_mtp as f64;
-            blend(&mut self.mtp_seconds, seconds);
+            let seconds = step.mtp_seconds / step.drafted_by_mtp as f64;
+            self.mtp_seconds.blend(seconds);
         }
         if drafted == 0 {
             let seconds = (step.seconds - step.drafting_seconds).max(0.0);
@@ -253,10 +293,7 @@ impl Gate {
         let longest = 2.0 * token * (sequences + drafted) as f64 + step.drafting_seconds;
         let seconds = step.seconds.min(longest);
         let cost = (seconds - step.drafting_seconds - step_seconds) / (drafted as f64 * token);
-        blend(
-            &mut self.row_cost[size_of(sequences + drafted)],
-            cost.clamp(0.0, 2.0),
-        );
+        self.row_cost[size_of(sequences + drafted)].blend(cost.clamp(0.0, 2.0));
         let worth = (sequences + step.accepted) as f64 * token;
         self.settle(worth - seconds + ALLOWANCE * worth, step_seconds, worth);
     }
@@ -271,48 +308,6 @@ impl Gate {
 
 fn size_of(rows: usize) -> usize {
     SIZES.partition_point(|&end| end < rows)
-}
-
-fn blend(mean: &mut Option<f64>, new: f64) {
-    *mean = Some(mean.map_or(new, |mean| mean + NEW * (new - mean)));
-}
-
-/// How often drafts stood lately.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Acceptance {
-    stood: f64,
-    fell: f64,
-}
-
-impl Acceptance {
-    /// Before anything is known: as often as not.
-    pub(crate) const UNKNOWN: Self = Self {
-        stood: 0.5,
-        fell: 0.5,
-    };
-
-    /// What is known of others, as a first guess.
-    pub(crate) fn like(other: Self) -> Self {
-        let p = other.probability();
-        Self {
-            stood: p,
-            fell: 1.0 - p,
-        }
-    }
-
-    /// Takes note of a draft of which so many tokens were judged.
-    pub(crate) fn record(&mut self, judged: usize, accepted: usize) {
-        const MEMORY: f64 = 0.85;
-        if judged > 0 {
-            self.stood = self.stood * MEMORY + accepted as f64;
-            self.fell = self.fell * MEMORY + f64::from(u8::from(accepted < judged));
-        }
-    }
-
-    /// How likely a token stands if those before it do.
-    pub(crate) fn probability(&self) -> f64 {
-        self.stood / (self.stood + self.fell).max(f64::MIN_POSITIVE)
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! Drafts come from the text itself ([`PromptLookup`](prompt_lookup)) or from the model's MTP block
 //! ([`mtp_drafter`]). The [gate](gate) measures whether they pay.
 
+mod acceptance;
 pub(crate) mod drafter;
 mod gate;
 mod mtp_drafter;

@@ -1,5 +1,7 @@
 //! Drafts from the text itself: what followed when its last tokens occurred before.
 
+use std::collections::VecDeque;
+
 use ds4_model::TokenId;
 
 /// Tokens that must be equal before a draft is made.
@@ -13,6 +15,40 @@ const CHAINS: usize = 1 << 14;
 /// No place.
 const NONE: u32 = u32::MAX;
 
+/// How many tokens at the end of the text are the same where a draft comes from: more of them make it
+/// likelier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MatchLength {
+    /// Three or four.
+    #[default]
+    Short,
+    /// Five to eight.
+    Medium,
+    /// More.
+    Long,
+}
+
+impl MatchLength {
+    fn of(tokens: usize) -> Self {
+        match tokens {
+            0..=4 => Self::Short,
+            5..=8 => Self::Medium,
+            _ => Self::Long,
+        }
+    }
+}
+
+/// What became of tokens that were foreseen, drafted or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Foreseen {
+    /// What they were foreseen from.
+    pub(crate) length: MatchLength,
+    /// Tokens that came.
+    pub(crate) judged: usize,
+    /// Of those, foreseen ones: all, or all but the last.
+    pub(crate) accepted: usize,
+}
+
 /// The tokens of one sequence, and where every three of them occurred.
 ///
 /// Every token is looked at once. Memory is 8 bytes a token and 64 KiB.
@@ -23,11 +59,14 @@ pub(crate) struct PromptLookup {
     heads: Vec<u32>,
     /// For each place, the one before it with the same hash.
     previous: Vec<u32>,
+    /// The last draft, without what has come of it.
+    foreseen: VecDeque<TokenId>,
+    foreseen_from: MatchLength,
 }
 
 impl PromptLookup {
-    /// Takes note of the tokens; they usually go on from those before.
-    pub(crate) fn follow(&mut self, known: &[TokenId], next: TokenId) {
+    /// Takes note of the tokens; they usually go on from those before. Says what became of the last draft.
+    pub(crate) fn follow(&mut self, known: &[TokenId], next: TokenId) -> Option<Foreseen> {
         let length = self.tokens.len();
         // A sequence that went back and on again has other tokens near its end.
         let goes_on = length <= known.len() && {
@@ -37,16 +76,42 @@ impl PromptLookup {
         if !goes_on {
             self.forget();
         }
-        for &token in &known[self.tokens.len()..] {
+        let new = &known[self.tokens.len()..];
+        if new.len() > self.foreseen.len() {
+            // A prompt that goes on is not what was to be foreseen.
+            self.foreseen.clear();
+        }
+        let mut result = Foreseen {
+            length: self.foreseen_from,
+            judged: 0,
+            accepted: 0,
+        };
+        for &token in new.iter().chain([&next]) {
+            if let Some(expected) = self.foreseen.pop_front() {
+                result.judged += 1;
+                if expected == token {
+                    result.accepted += 1;
+                } else {
+                    self.foreseen.clear();
+                }
+            }
             self.push(token);
         }
-        self.push(next);
+        (result.judged > 0).then_some(result)
+    }
+
+    /// Takes a draft as if it were from the text.
+    #[cfg(test)]
+    pub(crate) fn foresee(&mut self, draft: &[TokenId]) {
+        self.foreseen = draft.iter().copied().collect();
+        self.foreseen_from = MatchLength::default();
     }
 
     fn forget(&mut self) {
         self.tokens.clear();
         self.previous.clear();
         self.heads.fill(NONE);
+        self.foreseen.clear();
     }
 
     fn push(&mut self, token: TokenId) {
@@ -74,11 +139,20 @@ impl PromptLookup {
     /// Puts what is likely to follow into `draft`, at most `most` tokens: what followed where the
     /// longest end of the text occurred before, the newest of equally long ones. Text that repeats
     /// itself is drafted to go on doing so.
-    pub(crate) fn draft(&self, most: usize, draft: &mut Vec<TokenId>) {
+    pub(crate) fn draft(&mut self, most: usize, draft: &mut Vec<TokenId>) -> MatchLength {
         draft.clear();
+        let length = self.find(most, draft);
+        self.foreseen.clear();
+        self.foreseen.extend(draft.iter());
+        self.foreseen_from = MatchLength::of(length);
+        self.foreseen_from
+    }
+
+    /// Puts the draft into `draft`, and says how many tokens are equal where it comes from.
+    fn find(&self, most: usize, draft: &mut Vec<TokenId>) -> usize {
         let end = self.tokens.len();
         let Some(&newest) = self.previous.last() else {
-            return;
+            return 0;
         };
         let (mut best, mut longest) = (NONE, SHORTEST - 1);
         let mut place = newest;
@@ -96,7 +170,7 @@ impl PromptLookup {
             place = self.previous[at - 1];
         }
         if best == NONE {
-            return;
+            return 0;
         }
         for next in best as usize..best as usize + most {
             let token = match self.tokens.get(next) {
@@ -105,6 +179,7 @@ impl PromptLookup {
             };
             draft.push(token);
         }
+        longest
     }
 }
 
@@ -145,6 +220,54 @@ mod tests {
     fn a_repetition_goes_on() {
         assert_eq!(draft(&[4, 4, 4, 4], 5), [4, 4, 4, 4, 4]);
         assert_eq!(draft(&[1, 2, 1, 2, 1, 2], 5), [1, 2, 1, 2, 1]);
+    }
+
+    #[test]
+    fn what_became_of_a_draft_is_seen() {
+        let text = [1, 2, 3, 4, 5, 6, 7, 1, 2, 3];
+        let mut lookup = PromptLookup::default();
+        assert_eq!(lookup.follow(&text[..9], text[9]), None);
+        let mut found = Vec::new();
+        assert_eq!(lookup.draft(4, &mut found), MatchLength::Short);
+        assert_eq!(found, [4, 5, 6, 7]);
+        let seen = |judged, accepted| Foreseen {
+            length: MatchLength::Short,
+            judged,
+            accepted,
+        };
+        // One came, then two in one step of which the last is another, then one without a guess.
+        assert_eq!(lookup.follow(&text, 4), Some(seen(1, 1)));
+        let text = [&text[..], &[4, 5]].concat();
+        assert_eq!(lookup.follow(&text, 8), Some(seen(2, 1)));
+        let text = [&text[..], &[8]].concat();
+        assert_eq!(lookup.follow(&text, 9), None);
+        // A new prompt was not to be foreseen.
+        assert_eq!(lookup.draft(4, &mut found), MatchLength::Short);
+        assert_eq!(found, []);
+        let text = [&text[..], &[9, 4, 5]].concat();
+        assert_eq!(lookup.follow(&text, 8), None);
+        lookup.draft(2, &mut found);
+        assert_eq!(found, [9, 4]);
+        let text = [&text[..], &[8, 9, 4, 5]].concat();
+        assert_eq!(lookup.follow(&text, 1), None);
+    }
+
+    #[test]
+    fn longer_matches_are_told_apart() {
+        let repeated = |length: u32| {
+            let once: Vec<TokenId> = (0..length).collect();
+            [&once[..], &[1000], &once[..]].concat()
+        };
+        let found = |length| {
+            let text = repeated(length);
+            let mut lookup = PromptLookup::default();
+            lookup.follow(&text[..text.len() - 1], text[text.len() - 1]);
+            lookup.draft(1, &mut Vec::new())
+        };
+        assert_eq!(found(4), MatchLength::Short);
+        assert_eq!(found(5), MatchLength::Medium);
+        assert_eq!(found(8), MatchLength::Medium);
+        assert_eq!(found(9), MatchLength::Long);
     }
 
     proptest! {

@@ -6,8 +6,10 @@ use std::time::Instant;
 #[cfg(test)]
 use ds4_model::TokenId;
 
+use super::acceptance::Acceptance;
 use super::drafter::{Candidate, DraftSource, Drafter};
-use super::gate::{Acceptance, Gate, GateState, StepRecord, Wish};
+use super::gate::{Gate, GateState, StepRecord, Wish};
+use super::prompt_lookup::MatchLength;
 use super::{SpeculationOptions, mtp_drafter};
 use crate::sequences::Sequences;
 
@@ -48,12 +50,13 @@ pub(crate) struct Speculator {
     options: SpeculationOptions,
     gate: Gate,
     /// Over all sequences, by source: a first guess for new ones.
-    acceptance: [Acceptance; 2],
+    acceptance: [Acceptance; DraftSource::COUNT],
     status: SpeculationStatus,
     /// Most drafted rows of one step.
     most: usize,
     /// Of the step in preparation.
     drafting_seconds: f64,
+    mtp_seconds: f64,
     drafted_by_mtp: usize,
     /// Drafts in the place of those from the text, after the tokens known and the next.
     #[cfg(test)]
@@ -69,10 +72,11 @@ impl Speculator {
         Self {
             options,
             gate: Gate::new(options.always),
-            acceptance: [Acceptance::UNKNOWN; 2],
+            acceptance: [Acceptance::UNKNOWN; DraftSource::COUNT],
             status: SpeculationStatus::default(),
             most: options.rows(sessions).1,
             drafting_seconds: 0.0,
+            mtp_seconds: 0.0,
             drafted_by_mtp: 0,
             #[cfg(test)]
             oracle: None,
@@ -98,7 +102,20 @@ impl Speculator {
 
     /// Drafts for a step in which all of the candidates decode, and nobody else.
     pub(crate) fn draft(&mut self, sequences: &mut Sequences, candidates: &mut [Candidate<'_>]) {
-        (self.drafting_seconds, self.drafted_by_mtp) = (0.0, 0);
+        let start = Instant::now();
+        (self.mtp_seconds, self.drafted_by_mtp) = (0.0, 0);
+        if self.gate.can_search() {
+            self.draft_as_planned(sequences, candidates);
+        } else {
+            for candidate in candidates.iter_mut() {
+                candidate.draft.clear();
+                candidate.drafter.source = None;
+            }
+        }
+        self.drafting_seconds = start.elapsed().as_secs_f64();
+    }
+
+    fn draft_as_planned(&mut self, sequences: &mut Sequences, candidates: &mut [Candidate<'_>]) {
         let mut wishes = Vec::with_capacity(candidates.len());
         for candidate in candidates.iter_mut() {
             wishes.push(self.wish(sequences, candidate));
@@ -106,7 +123,9 @@ impl Speculator {
             if let (Some(oracle), Some(wish)) = (&mut self.oracle, wishes.last_mut()) {
                 *candidate.draft = oracle(candidate.known, candidate.next);
                 candidate.draft.truncate(candidate.most);
-                (wish.source, wish.available) = (DraftSource::PromptLookup, candidate.draft.len());
+                candidate.drafter.lookup.foresee(candidate.draft);
+                wish.source = DraftSource::PromptLookup(MatchLength::default());
+                wish.available = candidate.draft.len();
             }
         }
         let counts = self.gate.plan(candidates.len(), &wishes, self.most);
@@ -118,7 +137,7 @@ impl Speculator {
         {
             candidate.drafter.source = (count > 0).then_some(wish.source);
             match wish.source {
-                DraftSource::PromptLookup => candidate.draft.truncate(count),
+                DraftSource::PromptLookup(_) => candidate.draft.truncate(count),
                 DraftSource::Mtp => {
                     candidate.draft.clear();
                     if count > 0 {
@@ -135,29 +154,35 @@ impl Speculator {
         let result = catch_unwind(AssertUnwindSafe(|| {
             mtp_drafter::draft(sequences, candidates, &mut by_mtp)
         }));
-        self.drafting_seconds = start.elapsed().as_secs_f64();
+        self.mtp_seconds = start.elapsed().as_secs_f64();
         self.status.mtp_failed |= !matches!(result, Ok(Ok(())));
         self.drafted_by_mtp = by_mtp.iter().map(|&(_, count)| count).sum();
     }
 
-    /// What the candidate could draft, by the source that promises more. A draft from the text is made at
-    /// once, it costs nothing.
-    fn wish(&self, sequences: &Sequences, candidate: &mut Candidate<'_>) -> Wish {
+    /// What the candidate could draft, by the source that promises more. The draft from the text is made at
+    /// once; whether it stands will be seen, also if it is not drafted.
+    fn wish(&mut self, sequences: &Sequences, candidate: &mut Candidate<'_>) -> Wish {
         candidate.draft.clear();
-        let acceptance = |drafter: &Drafter, source: DraftSource| {
-            let known = drafter.acceptance(source);
-            let known = known.unwrap_or(self.acceptance[source as usize]);
-            known.probability()
-        };
+        let mut length = MatchLength::default();
         if self.options.prompt_lookup {
-            let lookup = &mut candidate.drafter.lookup;
-            lookup.follow(candidate.known, candidate.next);
-            lookup.draft(candidate.most, candidate.draft);
+            let drafter = &mut *candidate.drafter;
+            if let Some(seen) = drafter.lookup.follow(candidate.known, candidate.next) {
+                let source = DraftSource::PromptLookup(seen.length);
+                let all = &mut self.acceptance[source.index()];
+                drafter.record(source, seen.judged, seen.accepted, *all);
+                all.record(seen.judged, seen.accepted);
+            }
+            length = drafter.lookup.draft(candidate.most, candidate.draft);
         }
+        let acceptance = |source: DraftSource| {
+            let known = candidate.drafter.acceptance(source);
+            known.unwrap_or(self.acceptance[source.index()])
+        };
+        let source = DraftSource::PromptLookup(length);
         let lookup = Wish {
-            source: DraftSource::PromptLookup,
+            source,
             available: candidate.draft.len(),
-            acceptance: acceptance(candidate.drafter, DraftSource::PromptLookup),
+            acceptance: acceptance(source).probability(),
         };
         let is_possible = self.options.mtp
             && !self.status.mtp_failed
@@ -168,7 +193,7 @@ impl Speculator {
         let mtp = Wish {
             source: DraftSource::Mtp,
             available: candidate.most,
-            acceptance: acceptance(candidate.drafter, DraftSource::Mtp),
+            acceptance: acceptance(DraftSource::Mtp).probability(),
         };
         let promise = |wish: &Wish| -> f64 {
             let rows = 1..=wish.available as i32;
@@ -190,16 +215,20 @@ impl Speculator {
         judged: usize,
         accepted: usize,
     ) {
-        let Some(source) = drafter.source else {
+        let Some(source) = drafter.source.take() else {
             return;
         };
-        let all = &mut self.acceptance[source as usize];
-        drafter.verified(judged, accepted, *all);
-        all.record(judged, accepted);
+        if source == DraftSource::Mtp && judged > 0 {
+            let all = &mut self.acceptance[source.index()];
+            drafter.record(source, judged, accepted, *all);
+            all.record(judged, accepted);
+        }
         let (drafted, accepted) = (drafted as u64, accepted as u64);
         let status = &mut self.status;
         let (all_drafted, all_accepted) = match source {
-            DraftSource::PromptLookup => (&mut status.lookup_drafted, &mut status.lookup_accepted),
+            DraftSource::PromptLookup(_) => {
+                (&mut status.lookup_drafted, &mut status.lookup_accepted)
+            }
             DraftSource::Mtp => (&mut status.mtp_drafted, &mut status.mtp_accepted),
         };
         *all_drafted += drafted;
@@ -223,6 +252,7 @@ impl Speculator {
             accepted,
             seconds,
             drafting_seconds: std::mem::take(&mut self.drafting_seconds),
+            mtp_seconds: std::mem::take(&mut self.mtp_seconds),
             drafted_by_mtp: std::mem::take(&mut self.drafted_by_mtp),
         });
     }

@@ -1,6 +1,10 @@
 //! The gate against machines and texts that are made up: it must never lose, and gain where it can.
 
+use super::super::acceptance::Acceptance;
+use super::super::prompt_lookup::MatchLength;
 use super::*;
+
+const LOOKUP: DraftSource = DraftSource::PromptLookup(MatchLength::Short);
 
 /// What a step takes, in seconds, by its rows.
 type Machine = fn(usize) -> f64;
@@ -101,6 +105,11 @@ fn simulate(
         let mut accepted = 0;
         for (sequence, &draft) in drafts.iter().enumerate() {
             assert!(draft <= wishes[sequence].available);
+            let is_foreseen = source == LOOKUP && wishes[sequence].available > 0;
+            if draft == 0 && is_foreseen {
+                let stands = text(&mut state, step, sequence, 1);
+                acceptance[sequence].record(1, stands);
+            }
             if draft > 0 {
                 let stands = text(&mut state, step, sequence, draft);
                 acceptance[sequence].record((stands + 1).min(draft), stands);
@@ -108,7 +117,7 @@ fn simulate(
             }
         }
         let drafting_seconds = match source {
-            DraftSource::PromptLookup => 0.0,
+            DraftSource::PromptLookup(_) => 0.0,
             DraftSource::Mtp => 0.15 * machine(1) * drafted as f64,
         };
         let disturbance = 1.0 + noise * random(&mut state);
@@ -121,8 +130,9 @@ fn simulate(
             accepted,
             seconds,
             drafting_seconds,
+            mtp_seconds: drafting_seconds,
             drafted_by_mtp: match source {
-                DraftSource::PromptLookup => 0,
+                DraftSource::PromptLookup(_) => 0,
                 DraftSource::Mtp => drafted,
             },
         });
@@ -130,7 +140,7 @@ fn simulate(
     run
 }
 
-const SOURCES: [DraftSource; 2] = [DraftSource::PromptLookup, DraftSource::Mtp];
+const SOURCES: [DraftSource; 2] = [LOOKUP, DraftSource::Mtp];
 
 #[test]
 fn it_never_loses_more_than_a_fiftieth() {
@@ -180,20 +190,19 @@ fn it_gains_where_there_is_something_to_gain() {
         let run = simulate(machine, text, &|_| count, source, 1.0, 0.05, 2000);
         run.without / run.with
     };
-    let lookup = DraftSource::PromptLookup;
-    assert!(gain(MEMORY_BOUND, everything, lookup, 1) > 4.0);
-    assert!(gain(MEMORY_BOUND, most, lookup, 1) > 2.0);
+    assert!(gain(MEMORY_BOUND, everything, LOOKUP, 1) > 4.0);
+    assert!(gain(MEMORY_BOUND, most, LOOKUP, 1) > 2.0);
     assert!(gain(MEMORY_BOUND, most, DraftSource::Mtp, 1) > 1.3);
-    assert!(gain(MEMORY_BOUND, most, lookup, 4) > 1.2);
-    assert!(gain(MIXED, everything, lookup, 1) > 1.4);
+    assert!(gain(MEMORY_BOUND, most, LOOKUP, 4) > 1.2);
+    assert!(gain(MIXED, everything, LOOKUP, 1) > 1.4);
     assert!(
-        gain(STAIRS, everything, lookup, 1) > 1.5,
+        gain(STAIRS, everything, LOOKUP, 1) > 1.5,
         "{}",
-        gain(STAIRS, everything, lookup, 1)
+        gain(STAIRS, everything, LOOKUP, 1)
     );
     // It comes back when a text turns.
     let turns: Text = |_, step, _, length| if step > 1000 { length } else { 0 };
-    let run = simulate(MEMORY_BOUND, turns, &|_| 1, lookup, 1.0, 0.05, 3000);
+    let run = simulate(MEMORY_BOUND, turns, &|_| 1, LOOKUP, 1.0, 0.05, 3000);
     assert!(run.without / run.with > 2.0);
 }
 
@@ -207,6 +216,7 @@ fn it_drafts_for_the_sequences_whose_drafts_stand() {
             accepted,
             seconds: MEMORY_BOUND(4 + drafted),
             drafting_seconds: 0.0,
+            mtp_seconds: 0.0,
             drafted_by_mtp: 0,
         });
     };
@@ -218,7 +228,7 @@ fn it_drafts_for_the_sequences_whose_drafts_stand() {
     }
     record(&mut gate, 0, 0);
     let wish = |acceptance| Wish {
-        source: DraftSource::PromptLookup,
+        source: LOOKUP,
         available: 6,
         acceptance,
     };
@@ -233,9 +243,34 @@ fn it_drafts_for_the_sequences_whose_drafts_stand() {
 fn always_takes_what_there_is() {
     let mut gate = Gate::new(true);
     let wish = Wish {
-        source: DraftSource::PromptLookup,
+        source: LOOKUP,
         available: 5,
         acceptance: 0.0,
     };
     assert_eq!(gate.plan(3, &[wish; 3], 8), [5, 3, 0]);
+}
+
+/// However long the search takes, it ends where it costs too much.
+#[test]
+fn a_slow_search_is_stopped() {
+    for search in [0.00005, 0.0005, 0.02] {
+        let mut gate = Gate::new(false);
+        let (mut with, mut without) = (0.0, 0.0);
+        for _ in 0..2000 {
+            let drafting_seconds = if gate.can_search() { search } else { 0.0 };
+            let seconds = 0.010 + drafting_seconds;
+            with += seconds;
+            without += 0.010;
+            gate.record(&StepRecord {
+                sequences: 1,
+                drafted: 0,
+                accepted: 0,
+                seconds,
+                drafting_seconds,
+                mtp_seconds: 0.0,
+                drafted_by_mtp: 0,
+            });
+        }
+        assert!(with / without < 1.013, "{search}: {}", with / without);
+    }
 }
