@@ -75,6 +75,10 @@ pub struct SoakReport {
     pub cached_disk: u64,
     /// Tokens generated.
     pub generated_tokens: u64,
+    /// Tokens drafted.
+    pub drafted_tokens: u64,
+    /// Of those, accepted.
+    pub accepted_tokens: u64,
     /// Checkpoints written.
     pub saved: u64,
     /// Checkpoints read back.
@@ -122,6 +126,8 @@ impl SoakReport {
         self.cached_memory += totals.cached_live + totals.cached_kept;
         self.cached_disk += totals.cached_disk;
         self.generated_tokens += totals.generated_tokens;
+        self.drafted_tokens += totals.drafted_tokens;
+        self.accepted_tokens += totals.accepted_tokens;
         self.restored += disk.restored;
         self.disk_failures += disk.failures;
         if disk.last_failure.is_some() {

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use ds4_engine::{CheckpointStore, Engine, EngineOptions};
+use ds4_engine::{CheckpointStore, EngineOptions, SpeculationOptions};
 use ds4_kvstore::{Limits, Store};
 use ds4_model::ModelShape;
 use ds4_workshop::soak::{SoakOptions, SoakReport, soak};
 use ds4_workshop::{Control, WorkshopError};
 use serde_json::json;
 
-use crate::arguments::{EngineArguments, ModelArgument};
+use crate::arguments::{EngineArguments, ModelArgument, SpeculationName};
 use crate::failure::{Interrupted, UsageError};
 use crate::interrupt::Interrupt;
+use crate::loaded_engine;
 use crate::machine_memory;
 use crate::model_file::ModelFile;
 use crate::output::Output;
@@ -52,6 +53,12 @@ pub(crate) struct BenchSoakArguments {
     /// Space for checkpoints on disk, in MiB
     #[arg(long, value_name = "N", default_value_t = 64)]
     kv_space_mb: u64,
+    /// What drafts tokens
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SpeculationName::Auto)]
+    speculation: SpeculationName,
+    /// Draft always, without measuring whether it pays
+    #[arg(long)]
+    always: bool,
     /// Write JSON
     #[arg(long)]
     json: bool,
@@ -80,11 +87,13 @@ pub(crate) fn run(
         keep_every: 128,
         kept_bytes: Some(64 << 20),
         kv_format: settings::kv_format(&shape, arguments.engine.kv_cache_type, false),
+        speculation: SpeculationOptions {
+            always: arguments.always,
+            ..settings::speculation(arguments.speculation, &shape, &model)
+        },
         ..settings::engine_options(&arguments.engine)
     };
-    machine_memory::check(&model.file, &options)?;
-    let engine = Engine::open(&model.file, None, &options, &mut |_| {})
-        .with_context(|| format!("cannot load the model `{}`", model.label))?;
+    let engine = loaded_engine::open(&model, &options, None)?;
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let limits = Limits {
         max_bytes: arguments.kv_space_mb.saturating_mul(1 << 20),
@@ -165,7 +174,15 @@ fn write(report: &SoakReport, output: &mut Output) -> anyhow::Result<()> {
             grouped(report.cached_disk),
         ),
     ]);
-    table.row(["generated".to_owned(), grouped(report.generated_tokens)]);
+    table.row([
+        "generated".to_owned(),
+        format!(
+            "{}; {} drafted, {} of them accepted",
+            grouped(report.generated_tokens),
+            grouped(report.drafted_tokens),
+            grouped(report.accepted_tokens),
+        ),
+    ]);
     table.row([
         "preempted".to_owned(),
         format!("{} times", grouped(report.preempted)),
