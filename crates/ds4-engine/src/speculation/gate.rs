@@ -19,6 +19,8 @@ const ALLOWANCE: f64 = 0.01;
 const TRIAL_SHARE: f64 = 0.005;
 /// Most steps' time in the account.
 const MOST_STEPS: f64 = 16.0;
+/// Most steps' time for trials, so that they do not come in bursts.
+const MOST_TRIAL_STEPS: f64 = 2.0;
 /// Steps after which the time without drafts is measured again.
 const FRESH: u64 = 48;
 /// What must be expected beyond the cost, in tokens a row.
@@ -83,7 +85,8 @@ struct Plain {
     at: u64,
 }
 
-/// A running mean: of all samples while there are few, later of the last ones.
+/// A running mean, of all samples while there are few, later of the last ones. Of the first two the
+/// smaller counts: the first of all often meets memory that was never touched.
 #[derive(Clone, Copy, Debug, Default)]
 struct Measured {
     mean: f64,
@@ -97,9 +100,23 @@ impl Measured {
 
     fn blend(&mut self, new: f64) {
         self.samples = self.samples.saturating_add(1);
-        let weight = NEW.max(1.0 / f64::from(self.samples));
-        self.mean += weight * (new - self.mean);
+        self.mean = match self.samples {
+            1 => new,
+            2 => self.mean.min(new),
+            samples => {
+                let weight = NEW.max(1.0 / f64::from(samples));
+                self.mean + weight * (new - self.mean)
+            }
+        };
     }
+}
+
+/// Times at present, in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Prices {
+    token: f64,
+    step: f64,
+    account: f64,
 }
 
 /// See the [module](self).
@@ -116,9 +133,8 @@ pub(crate) struct Gate {
     mtp_seconds: Measured,
     /// In seconds; `None` before the first step.
     account: Option<f64>,
-    /// Seconds since the last trial, and what must pass before the next.
-    since_trial: f64,
-    trial_due: f64,
+    /// Seconds that trials may cost.
+    trial_credit: f64,
     trials: usize,
     state: GateState,
 }
@@ -133,8 +149,7 @@ impl Gate {
             row_cost: [Measured::default(); SIZES.len()],
             mtp_seconds: Measured::default(),
             account: None,
-            since_trial: 0.0,
-            trial_due: 0.0,
+            trial_credit: 0.0,
             trials: 0,
             state: GateState::Measuring,
         }
@@ -217,35 +232,56 @@ impl Gate {
         }
         self.state = GateState::Closed;
 
-        // A trial of the sequence that can draft most.
-        let longest = (0..wishes.len()).max_by_key(|&at| wishes[at].available);
-        let Some(wish) = longest.filter(|&at| wishes[at].available > 0) else {
-            return none;
+        let prices = Prices {
+            token,
+            step: plain.seconds,
+            account,
         };
-        let rows = TRIALS[self.trials % TRIALS.len()];
-        let rows = rows.min(wishes[wish].available).min(most);
-        let making = rows as f64 * making(&wishes[wish]);
-        let risk = (rows as f64 + making) * token;
-        if rows == 0 || risk > account || self.since_trial < self.trial_due {
-            return none;
+        let mut counts = none;
+        if let Some(longest) = (0..wishes.len()).max_by_key(|&at| wishes[at].available) {
+            let wish = &wishes[longest];
+            counts[longest] = self.trial(sequences, wish, making(wish), most, prices);
         }
-        let mut loss = risk;
-        if matches!(wishes[wish].source, DraftSource::PromptLookup(_)) {
+        counts
+    }
+
+    /// How many rows of a sequence are drafted only to see whether it pays meanwhile; `making` is what one
+    /// costs to draft, in tokens.
+    fn trial(
+        &mut self,
+        sequences: usize,
+        wish: &Wish,
+        making: f64,
+        most: usize,
+        prices: Prices,
+    ) -> usize {
+        let is_seen = matches!(wish.source, DraftSource::PromptLookup(_));
+        // Of the MTP block each can be in vain; one says whether more would stand.
+        let rows = match is_seen {
+            true => TRIALS[self.trials % TRIALS.len()],
+            false => 1,
+        };
+        // At worst none stands and each takes as long as a step.
+        let most_lost = (1.0 + making) * prices.token;
+        let rows = rows.min(wish.available).min(most);
+        let rows = rows.min((prices.account / most_lost).max(0.0) as usize);
+        let mut loss = rows as f64 * most_lost;
+        if is_seen {
             // Whether drafts from the text would stand was seen; only what rows cost can be wrong.
-            let acceptance = wishes[wish].acceptance;
             let cost = self.row_cost(sequences + rows).unwrap_or(0.0);
-            if acceptance < 0.5 * cost + MARGIN {
-                return none;
+            if wish.acceptance < 0.5 * cost.min(1.0) + MARGIN {
+                return 0;
             }
-            let stand: f64 = (1..=rows as i32).map(|row| acceptance.powi(row)).sum();
-            loss = (rows as f64 * cost.max(1.0) - stand).max(0.1) * token;
+            let stand: f64 = (1..=rows as i32).map(|row| wish.acceptance.powi(row)).sum();
+            loss = (rows as f64 * cost.max(1.0) - stand).max(0.1) * prices.token;
+        }
+        let limit = MOST_TRIAL_STEPS * prices.step;
+        if rows == 0 || loss.min(limit) > self.trial_credit {
+            return 0;
         }
         self.trials += 1;
-        self.since_trial = 0.0;
-        self.trial_due = loss / TRIAL_SHARE;
-        let mut counts = none;
-        counts[wish] = rows;
-        counts
+        self.trial_credit -= loss;
+        rows
     }
 
     /// Learns from a step.
@@ -290,7 +326,7 @@ impl Gate {
             return;
         }
         // No row costs more than a step of its own, so what takes longer was disturbed.
-        let longest = 2.0 * token * (sequences + drafted) as f64 + step.drafting_seconds;
+        let longest = 1.25 * token * (sequences + drafted) as f64 + step.drafting_seconds;
         let seconds = step.seconds.min(longest);
         let cost = (seconds - step.drafting_seconds - step_seconds) / (drafted as f64 * token);
         self.row_cost[size_of(sequences + drafted)].blend(cost.clamp(0.0, 2.0));
@@ -299,10 +335,17 @@ impl Gate {
     }
 
     fn settle(&mut self, change: f64, step_seconds: f64, worth: f64) {
+        let is_first = self.account.is_none();
         // At the start it can bear one step.
         let account = self.account.unwrap_or(step_seconds);
         self.account = Some((account + change).min(MOST_STEPS * step_seconds));
-        self.since_trial += worth;
+        let credit = if is_first {
+            step_seconds
+        } else {
+            self.trial_credit
+        };
+        let limit = MOST_TRIAL_STEPS * step_seconds;
+        self.trial_credit = (credit + TRIAL_SHARE * worth).min(limit);
     }
 }
 

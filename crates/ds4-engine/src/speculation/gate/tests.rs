@@ -274,3 +274,73 @@ fn a_slow_search_is_stopped() {
         assert!(with / without < 1.013, "{search}: {}", with / without);
     }
 }
+
+/// A long gain is no licence to lose much at once when the text turns.
+#[test]
+fn trials_do_not_come_in_bursts() {
+    for machine in [MEMORY_BOUND, MIXED, COMPUTE_BOUND] {
+        let mut gate = Gate::new(false);
+        let step = |gate: &mut Gate, source, acceptance: f64, stands: bool| {
+            let wish = Wish {
+                source,
+                available: 8,
+                acceptance,
+            };
+            let drafted = gate.plan(1, &[wish], 8)[0];
+            let accepted = if stands { drafted } else { 0 };
+            let is_mtp = source == DraftSource::Mtp;
+            let drafting_seconds = match is_mtp {
+                true => 0.15 * machine(1) * drafted as f64,
+                false => 0.0,
+            };
+            let seconds = machine(1 + drafted) + drafting_seconds;
+            gate.record(&StepRecord {
+                sequences: 1,
+                drafted,
+                accepted,
+                seconds,
+                drafting_seconds,
+                mtp_seconds: drafting_seconds,
+                drafted_by_mtp: if is_mtp { drafted } else { 0 },
+            });
+            (seconds, machine(1) * (1 + accepted) as f64)
+        };
+        for _ in 0..1500 {
+            step(&mut gate, LOOKUP, 0.95, true);
+        }
+        let (mut with, mut without) = (0.0, 0.0);
+        for _ in 0..200 {
+            let (seconds, worth) = step(&mut gate, DraftSource::Mtp, 0.02, false);
+            with += seconds;
+            without += worth;
+        }
+        assert!(with / without < 1.02, "{}", with / without);
+    }
+}
+
+/// The first draft of all took ten times as long as it should: it is tried again soon.
+#[test]
+fn a_disturbed_measurement_is_soon_forgotten() {
+    let mut gate = Gate::new(false);
+    let mut drafted_rows = 0;
+    for step in 0..200 {
+        let wish = Wish {
+            source: LOOKUP,
+            available: 8,
+            acceptance: 0.95,
+        };
+        let drafted = gate.plan(1, &[wish], 8)[0];
+        let is_first = drafted_rows == 0 && drafted > 0;
+        drafted_rows += if step >= 140 { drafted } else { drafted.min(1) };
+        gate.record(&StepRecord {
+            sequences: 1,
+            drafted,
+            accepted: drafted,
+            seconds: MEMORY_BOUND(1 + drafted) * if is_first { 10.0 } else { 1.0 },
+            drafting_seconds: 0.0,
+            mtp_seconds: 0.0,
+            drafted_by_mtp: 0,
+        });
+    }
+    assert!(drafted_rows > 60 * 6, "{drafted_rows}");
+}
