@@ -67,6 +67,14 @@ pub(crate) struct PromptLookup {
 impl PromptLookup {
     /// Takes note of the tokens; they usually go on from those before. Says what became of the last draft.
     pub(crate) fn follow(&mut self, known: &[TokenId], next: TokenId) -> Option<Foreseen> {
+        // The same again: the sequence had no place in the last step.
+        if let Some((&last, before)) = self.tokens.split_last()
+            && last == next
+            && before.len() == known.len()
+            && before.ends_with(&known[known.len().saturating_sub(LONGEST)..])
+        {
+            return None;
+        }
         let length = self.tokens.len();
         // A sequence that went back and on again has other tokens near its end.
         let goes_on = length <= known.len() && {
@@ -235,6 +243,7 @@ mod tests {
             judged,
             accepted,
         };
+        assert_eq!(lookup.follow(&text[..9], text[9]), None, "nothing new");
         // One came, then two in one step of which the last is another, then one without a guess.
         assert_eq!(lookup.follow(&text, 4), Some(seen(1, 1)));
         let text = [&text[..], &[4, 5]].concat();
