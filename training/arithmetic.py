@@ -1,4 +1,7 @@
-"""Sums: easy ones at once, longer ones with their working written out."""
+"""Sums: easy ones at once, longer ones with their working written out.
+
+The working of a chain says after a step what is left of it, so that no step needs more than what stands just before.
+"""
 
 import re
 
@@ -6,6 +9,8 @@ import lexicon as lex
 from encoding import mark
 from exchange import Exchange
 from phrasing import choose, expand, fill, pseudo_word, say, vary
+import phrasing
+import stories
 
 PLUS = ["what is {a} + {b}\\?", "{a} + {b}(\\?| =| = \\?|)", "{a}+{b}(\\?|=|=\\?|)", "what is {a} plus {b}\\?", "{a} plus {b}(\\?|)",
         "add {a} and {b}", "add {b} to {a}", "(compute|calculate|solve|work out|evaluate|find) {a} + {b}", "what('s| is) {a}+{b}\\?",
@@ -123,6 +128,18 @@ def finish(question, reasoning, answer, value, limit, rng):
                     f"{reasoning} {answer}" if reasoning else "", limit)
 
 
+# Part of the stories that are composed, and half of it of the other questions, in training.
+COMPOSED = 0.0
+# Up to which parts of all come simple sums, chains.
+SHARES = (0.5, 0.75)
+
+
+def asked(rng, phrasings, expression, **values):
+    if COMPOSED and phrasing.SPLIT == "train" and rng.random() < COMPOSED / 2:
+        return stories.ask(rng, expression)
+    return say(rng, phrasings, **values)
+
+
 def number(rng):
     roll = rng.random()
     return rng.randint(0, 20) if roll < 0.25 else rng.randint(0, 99) if roll < 0.6 else rng.randint(100, 999) if roll < 0.92 else rng.randint(1000, 9999)
@@ -145,7 +162,7 @@ def simple_sum(rng):
         elif roll < 0.5:
             a, b = rng.randint(11, 99), rng.randint(11, 99)
     value, work = shown(a, operator, b)
-    text = say(rng, asks, a=a, b=b)
+    text = asked(rng, asks, f"{a} {operator} {b}", a=a, b=b)
     return finish(text, work, f"{a} {operator} {b} = {mark(value)}.", value, 0 if work else 24, rng)
 
 
@@ -172,6 +189,9 @@ def chain(rng):
             values[i], work = step(values[i], signs[i], values[i + 1])
             steps.append(work)
             del values[i + 1], signs[i]
+            if len(signs) > 1 and phrasing.SPLIT == "train":  # the cases keep their texts
+                left = " ".join(str(x) for pair in zip(values, [*signs, ""]) for x in pair)
+                steps.append(f"Now {left.rstrip()}.")
             return values[i] < 5000
 
         fine = bracket is None or reduce(bracket)
@@ -181,26 +201,43 @@ def chain(rng):
             fine = reduce(0)
         if fine:
             break
-    text = say(rng, CHAIN, e=expression)
+    text = asked(rng, CHAIN, expression, e=expression)
     return finish(text, " ".join(steps), f"{expression} = {mark(values[0])}.", values[0], 0, rng)
 
 
+def worked(formulas, names):
+    """-> (steps with their working, result), or None where a number would fall below zero."""
+    steps, names = [], dict(names)
+    for i, formula in enumerate(formulas):
+        left, operator, right = re.match(r"(\w+)(.)(\w+)", formula).groups()
+        a, b = names[left], names[right]
+        if operator == "-" and a < b:
+            return None
+        names[f"r{i + 1}"], work = step(a, operator, b)
+        steps.append(work)
+    return steps, names[f"r{len(formulas)}"]
+
+
+def composed_story(rng):
+    while True:
+        text, formulas, names = stories.composed(rng)
+        found = worked(formulas, names)
+        if found:
+            return finish(text, " ".join(found[0]), f"The answer is {mark(found[1])}.", found[1], 0, rng)
+
+
 def story(rng):
+    if COMPOSED and phrasing.SPLIT == "train" and rng.random() < COMPOSED:
+        return composed_story(rng)
     text, formulas = choose(rng, STORIES)
     while True:
         q, k = rng.randint(2, 9), rng.randint(2, 12)
         names = {"a": rng.randint(5, 99), "b": rng.randint(2, 60), "d": rng.randint(2, 60), "q": q, "k": k, "s": q * k, "z": rng.randint(60, 200)}
         names["c"] = rng.randint(1, names["a"] - 1)
-        steps, fine = [], True
-        for i, formula in enumerate(formulas):
-            left, operator, right = re.match(r"(\w+)(.)(\w+)", formula).groups()
-            a, b = names[left], names[right]
-            fine = fine and not (operator == "-" and a < b)
-            names[f"r{i + 1}"], work = step(a, operator, b)
-            steps.append(work)
-        if fine:
+        found = worked(formulas, names)
+        if found:
             break
-    value = names[f"r{len(formulas)}"]
+    steps, value = found
     female = rng.random() < 0.5
     person, other = rng.sample(lex.NAMES, 2)
     if rng.random() < 0.2:
@@ -214,4 +251,4 @@ def story(rng):
 
 def arithmetic_turn(rng):
     roll = rng.random()
-    return simple_sum(rng) if roll < 0.5 else chain(rng) if roll < 0.75 else story(rng)
+    return simple_sum(rng) if roll < SHARES[0] else chain(rng) if roll < SHARES[1] else story(rng)

@@ -11,6 +11,11 @@ import random
 import re
 import sys
 
+import arithmetic
+import extraction
+import needle
+import phrasing
+import tools
 from arithmetic import arithmetic_turn
 from encoding import ASSISTANT, BOS, EOS, MAX_EFFORT, NOTHINK, THINK, USER, encode, plain, prompt_text  # noqa: F401
 from extraction import extraction_turn
@@ -29,7 +34,8 @@ SYSTEMS = [s.strip() for s in SYSTEMS.replace("\n", " ").split("|")]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
-# "short": mostly below 1024 tokens. "long": up to LONGEST. "focus": more of what is weak.
+# "short": mostly below 1024 tokens. "long": up to LONGEST. "focus": more of what is weak. "work" and "work_long":
+# the same once more, with strange words, and tools, stories and texts that are composed.
 STAGE = "short"
 LONGEST = 16384
 # Shares of the conversations.
@@ -37,7 +43,20 @@ MIXTURE = {
     "short": {"help": 26, "arithmetic": 12, "tools": 18, "needle": 16, "json": 9, "memory": 8, "unknown": 5, "identity": 2, "chat": 2, "copy": 2},
     "long": {"help": 12, "arithmetic": 6, "tools": 12, "needle": 50, "json": 5, "memory": 9, "unknown": 3, "identity": 1, "chat": 1, "copy": 1},
     "focus": {"help": 20, "arithmetic": 18, "tools": 22, "needle": 18, "json": 9, "memory": 7, "unknown": 4, "identity": 1, "chat": 1},
+    "work": {"help": 28, "arithmetic": 26, "tools": 18, "needle": 14, "json": 11, "memory": 6, "unknown": 5, "identity": 2, "chat": 1, "copy": 4},
+    "work_long": {"help": 12, "arithmetic": 6, "tools": 12, "needle": 45, "json": 6, "memory": 9, "unknown": 3, "identity": 1, "chat": 1, "copy": 4},
 }
+
+
+def enter(stage, pieces):
+    """Sets up the generators for a stage; `pieces` are parts of the vocabulary in letters."""
+    global STAGE
+    STAGE = stage
+    late = stage.startswith("work")
+    phrasing.STRANGE, phrasing.PIECES = (0.7 if late else 0.0), pieces
+    arithmetic.COMPOSED, arithmetic.SHARES = (0.6, (0.3, 0.65)) if late else (0.0, (0.5, 0.75))
+    tools.COMPOSED, tools.ROUNDS = (0.4, [1, 2, 2, 3, 3, 4, 5]) if late else (0.0, [1, 1, 2, 2, 3, 4])
+    extraction.COMPOSED = needle.COMPOSED = 0.4 if late else 0.0
 
 
 def any_turn(rng):
@@ -77,7 +96,7 @@ def joined(exchanges, mode):
 
 def needle_size(rng):
     """(tokens of the text, questions) by stage."""
-    if STAGE == "long":
+    if STAGE in ("long", "work_long"):
         roll = rng.random()
         if roll < 0.25:
             tokens = rng.randint(100, 1500)
@@ -89,6 +108,8 @@ def needle_size(rng):
     if STAGE == "focus":
         tokens = int(100 * 80 ** rng.random())
         return tokens, rng.randint(3, 10)
+    if STAGE == "work":
+        return int(60 * 60 ** rng.random()), rng.randint(3, 10)
     return int(40 * 22 ** rng.random()), rng.choice([1, 1, 2, 3, 4, 6])
 
 
@@ -105,7 +126,7 @@ def build(rng, kind, mode):
         question, answer, check, form, system = extraction_turn(rng)
         messages = [{"role": "system", "content": system}] if system else []
         messages += [{"role": "user", "content": question}, {"role": "assistant", "reasoning": "I take the values from the text.", "content": answer}]
-        while form is None and not system and rng.random() < 0.3:
+        while form is None and not system and rng.random() < (0.5 if STAGE == "work" else 0.3):
             question, answer, other, again, instruction = extraction_turn(rng)
             if again is None and not instruction:
                 check = other
@@ -115,7 +136,7 @@ def build(rng, kind, mode):
         if rng.random() < 0.3:
             exchanges = [Fact(rng).tell_and_ask(rng) if rng.random() < 0.85 else Fact(rng).not_told(rng)]
         else:
-            exchanges = memory_talk(rng, any_turn, rng.randint(16, 60) if STAGE == "long" and rng.random() < 0.6 else None)
+            exchanges = memory_talk(rng, any_turn, rng.randint(16, 60) if STAGE in ("long", "work_long") and rng.random() < 0.6 else None)
     else:
         one = {"arithmetic": arithmetic_turn, "unknown": unknown_turn, "identity": identity_turn, "chat": any_turn, "copy": copy_turn,
                "help": lambda rng: topic_turn(rng) if rng.random() < 0.85 else explain_turn(rng)}[kind]
@@ -179,6 +200,6 @@ def generate(seed, count, excluded):
 
 
 if __name__ == "__main__":
-    STAGE = sys.argv[3] if len(sys.argv) > 3 else STAGE
+    enter(sys.argv[3] if len(sys.argv) > 3 else STAGE, [])
     for item in generate(sys.argv[1] if len(sys.argv) > 1 else "0", int(sys.argv[2]) if len(sys.argv) > 2 else 30, excluded_questions()):
         print(prompt_text(item), "\n")

@@ -2,6 +2,9 @@
 
 from encoding import dump, mark
 from phrasing import choose, expand, fill, pseudo_word
+import frames
+import phrasing
+from tool_composed import PARAMETERS
 from values import articles, listed, value
 
 # Attribute: (spellings of its key, kind, JSON type, ways to say it about {who}).
@@ -69,8 +72,38 @@ def entity(rng, domain):
     return rng.choice(["{} meeting", "{} party", "{} talk", "{} concert", "{} fair", "{} race"]).format(pseudo_word(rng))
 
 
+# Part of the records that are composed, in training.
+COMPOSED = 0.0
+BEINGS = ["is listed", "was booked", "is planned", "comes", "was sent", "is kept", "is registered", "was ordered", "is known", "was seen", "is filed", "was made", "is offered", "works", "runs", "was found", "stays", "is wanted"]
+JSON_TYPES = {"int": "integer", "number": "number", "words": "array"}
+
+
+def composed_record(rng, wanted):
+    """A record whose values are said as tools' parameters are."""
+    kind_of = rng.choice(["person", "product", "event"])
+    name = entity(rng, kind_of)
+    who = name if kind_of == "person" else "the " + name
+    rows, used = [], set()
+    for options, kind, _, ways in rng.sample(PARAMETERS, wanted):
+        options = [o for o in options if o not in used]
+        if kind in ("bool", "choice", "ints") or not options:
+            continue
+        key = rng.choice(options)
+        used.add(key)
+        v = value(rng, kind)
+        if isinstance(v, list):
+            v = list(dict.fromkeys(v))
+        way = fill(rng.choice(ways), {"v": listed(rng, v) if isinstance(v, list) else v, "k": key})
+        rows.append((key, JSON_TYPES.get(kind.partition(":")[0], "string"), v, f"{who if not rows or rng.random() < 0.5 else 'it'} {rng.choice(BEINGS)} {way}"))
+    return rng.choice([k for k in NAME_KEYS[kind_of] if k not in used] or ["subject"]), name, rows
+
+
 def record(rng, wanted):
     """-> (name key, name, [(key, kind type, value or None, sentence or '')])."""
+    if COMPOSED and phrasing.SPLIT == "train" and rng.random() < COMPOSED:
+        composed = composed_record(rng, wanted)
+        if composed[2]:
+            return composed
     domain = rng.choice(["person", "product", "event", "invented"])
     kind_of = domain if domain != "invented" else rng.choice(["person", "product", "event"])
     name = entity(rng, kind_of)
@@ -159,16 +192,23 @@ def extraction_turn(rng):
     schema = schema_for(rng, [(*row, "") for row in asked], missing)
     roll = rng.random()
     form, system = None, None
-    if roll < 0.5:
+    composed = COMPOSED and phrasing.SPLIT == "train" and rng.random() < 1.5 * COMPOSED
+    if roll < 0.5 and composed:
+        question = frames.keys_request(rng, names, text)
+        if rng.random() < 0.3:
+            form = {"type": "json_object"}
+    elif roll < 0.5:
         question = fill(expand(rng, choose(rng, ASK)), {"keys": names, "text": text})
         if rng.random() < 0.3:
             form = {"type": "json_object"}
     elif roll < 0.75:
         form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
-        question = fill(expand(rng, choose(rng, ASK_FORMAT)), {"text": text})
+        question = frames.format_request(rng, text) if composed else fill(expand(rng, choose(rng, ASK_FORMAT)), {"text": text})
     elif roll < 0.9:
-        question = fill(expand(rng, choose(rng, SCHEMA_ASK)), {"schema": dump(schema), "text": text})
+        question = frames.schema_request(rng, dump(schema), text) if composed else fill(expand(rng, choose(rng, SCHEMA_ASK)), {"schema": dump(schema), "text": text})
     else:
         system = f"Answer with a JSON object with the keys {names}."
+        if composed:
+            system = expand(rng, rng.choice(["(Always |)(answer|reply|respond) (in|with) JSON(\\:| with|, keys) {keys}\\.", "(You|This service) (turn|turns|convert|converts) (texts|notes|messages) into JSON\\. (Keys|Fields)\\: {keys}\\.", "(Output|Return|Write) JSON with {keys} (only|for every text)\\.", "(Extract|Find) {keys} (as|in) JSON\\."])).replace("{keys}", names)
         question = text
     return question, object_text(pairs), {"kind": "json", "value": dict(pairs)}, form, system

@@ -14,7 +14,7 @@ ALIGN, BLOCK = 4, 128  # as `model.Layout` asks for
 PAD = 2
 LONG = 1024  # a conversation above it has mostly filler: flag 3 instead of 0
 
-RENAMED = 0.5  # part of the conversations whose copied words become new ones
+RENAMED, RENAMED_LATE = 0.5, 0.65  # part of the conversations whose copied words become new ones
 
 _tokenizer = None
 
@@ -77,15 +77,16 @@ def make_shard(job):
         ordinary = [i for i in range(3, _tokenizer.get_vocab_size()) if not str(_tokenizer.id_to_token(i)).startswith("<")]
         talks = drills.generate(name, wanted, longest, ordinary)
     else:
-        data.STAGE = stage
         excluded = data.excluded_questions()
         vocabulary = (token.lstrip("Ġ").lower() for token in _tokenizer.get_vocab())
         pieces = sorted({piece for piece in vocabulary if piece.isascii() and piece.isalpha()})
+        data.enter(stage, pieces)
+        renamed = RENAMED_LATE if stage.startswith("work") else RENAMED
         rng = random.Random(name)
         talks, total, part = [], 0, 0
         while total < wanted:
-            for talk in data.generate(f"{name}/{part}", 200 if stage != "long" else 20, excluded):
-                if rng.random() < RENAMED:
+            for talk in data.generate(f"{name}/{part}", 20 if stage.endswith("long") else 200, excluded):
+                if rng.random() < renamed:
                     talk = rename(rng, talk, pieces)
                 ids, flags = data.encode(_tokenizer, talk)
                 if len(ids) <= longest:

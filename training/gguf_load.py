@@ -1,4 +1,9 @@
-"""Read a GGUF back into `model.Model`, every weight expanded to f32 (needs the `gguf` package)."""
+"""Read a GGUF back into `model.Model`, every weight expanded to f32 (needs the `gguf` package).
+
+usage: python gguf_load.py MODEL.gguf OUT_DIR [TOKENIZER_DIR]    writes the official layout, to train on from it
+"""
+
+import sys
 
 import numpy as np
 import torch
@@ -62,3 +67,9 @@ def load_gguf(path):
         state[name] = torch.from_numpy(data.reshape(value.shape)).to(value.dtype)
     model.load_state_dict(state)
     return model.eval()
+
+
+if __name__ == "__main__":
+    from export import export
+
+    export(load_gguf(sys.argv[1]), sys.argv[2], sys.argv[3] if len(sys.argv) > 3 else "tokenizer")

@@ -5,6 +5,7 @@ from encoding import mark
 from exchange import Exchange
 from filler import lines
 from phrasing import choose, expand, fill, pseudo_word, vary
+import phrasing
 from values import ADJECTIVES, NOUNS, articles, code, value
 
 # Family: (what is asked for, ways to state it, ways to ask, the answer, kind of key, kinds of values).
@@ -34,6 +35,22 @@ FAMILIES = [
      ["(what is|what's) the {a} of {k}\\?", "which {a} has {k}\\?", "(tell me|give me|I need) the {a} of {k}", "{a} of {k}(\\?|, please)", "what {a} does {k} have\\?", "what did the text say about the {a} of {k}\\?"],
      "The {a} of {k} is {v}.", "name", ["word", "code", "int:0:9999", "phrase"]),
 ]
+# More of them, for the training alone: what is asked for is {r}.
+RELATIONS = {
+    "person": ["boss", "owner", "brother", "sister", "teacher", "doctor", "neighbour", "partner", "author", "keeper", "leader", "friend", "heir", "pilot", "tenant", "contact"],
+    "city": ["birthplace", "destination", "headquarters", "home port", "station", "next stop", "origin", "capital", "office", "address"],
+    "date": ["birthday", "deadline", "start", "release date", "anniversary", "last service", "next review", "departure"],
+    "time": ["arrival", "opening time", "alarm", "lunch break", "closing time", "next bus"],
+    "int:1:99999": ["weight", "height", "price", "salary", "budget", "size", "speed", "age", "score", "rent", "distance", "limit", "room number", "balance", "year"],
+    "code": ["key", "pin", "serial number", "licence", "ticket", "reference", "registration", "customer number", "access code", "account"],
+    "word": ["nickname", "drink", "hobby", "symbol", "motto", "favourite word", "project", "topic", "plant", "material"],
+    "colour": ["paint", "favourite colour", "flag", "hair", "cover"], "phone": ["phone", "extension", "fax", "hotline"], "email": ["mail address", "email", "login"], "path": ["log file", "home folder", "script", "source"],
+    "pseudo_phrase": ["passphrase", "slogan", "secret", "full name"], "phrase": ["title", "task", "order", "plan", "duty"],
+}
+TELL = ["the {r} of {k} is {v}", "{k} has {v} as {r}", "{v} is the {r} of {k}", "for {k}, the {r} is {v}", "as {r} of {k} they named {v}", "{k}: {r} {v}", "we know that the {r} of {k} is {v}", "{k} got a new {r}: {v}", "in the file of {k} one finds the {r} {v}",
+        "somebody wrote {v} as the {r} of {k}", "the {r} belonging to {k} is {v}", "{v} was given as the {r} of {k}", "{k} told us the {r}, {v}", "do not forget {v}, the {r} of {k}", "{r} of {k} = {v}", "{k} ({r} {v}) was here", "let it be known that {v} is the {r} of {k}", "{k} chose {v} for a {r}", "under {r}, {k} entered {v}"]
+WANT = ["(what|which) is (the|noted as the) {r} of {k}\\?", "(what's|name|state|find|look up|give) the {r} of {k}(\\?|)", "{k} has (what|which) {r}\\?", "(which|what) {r} (does|did) {k} have\\?", "(and |)the {r} of {k}\\?", "(can|could) you (find|see|tell me|say|name) the {r} of {k}\\?", "I (want|have|would like) to know the {r} of {k}",
+        "(as to|about|regarding) {k}\\: (what|which) {r}\\?", "(what|which) (was|is|did they give) as the {r} of {k}\\?", "{k}'s {r}(\\?|, please)", "(what|which) is {k}'s {r}\\?", "what do (you|we) know about the {r} of {k}\\?", "(search|check|read) the text for the {r} of {k}", "{r} of {k}(\\?| please|)", "(does it say|is there) (what the|a) {r} of {k}( is|)\\?", "who or what is the {r} of {k}\\?", "for {k}, (what|which) is the {r}\\?"]
 LIST_ASK = ["(what is|what's) the value of {k}\\?", "{k}\\?", "which value (has|belongs to|stands for|is next to) {k}\\?", "(look up|find|give me|tell me|read out) {k}( in the list|)", "the value (of|for) {k}(\\?|, please)", "what does the list (say|give) for {k}\\?", "what (stands|is) (at|behind|next to) {k}\\?", "{k} (is|has) which value\\?"]
 LIST_HEADS = ["Here is a list:", "The list:", "Values:", "Table:", "Settings:", "These are the entries:", "Data:", "Configuration:"]
 HEADS = ["Read this text:", "Here is a text:", "Text:", "Please remember this:", "My notes:", "The document:", "Read the following and answer the question.", "Notes:", "This is the protocol:", "Keep this in mind:"]
@@ -55,15 +72,47 @@ def capital(text):
     return text[:1].upper() + text[1:]
 
 
+# Part of the facts of composed families, and of the texts to repeat that are in no language; in training.
+COMPOSED = 0.0
+
+
+def composed_family(rng):
+    """A family of one relation."""
+    kind = rng.choice(list(RELATIONS))
+    relation = rng.choice(RELATIONS[kind]) if rng.random() < 0.8 else pseudo_word(rng)
+    tell, want = ([text.replace("{r}", relation) for text in texts] for texts in (rng.sample(TELL, 3), rng.sample(WANT, 3)))
+    return relation, tell, want, f"The {relation} of {{k}} is {{v}}.", rng.choice(["name", "name", "word", "thing"]), [kind]
+
+
+# What the families above are about.
+KNOWN = {"code": "code", "number": "number", "place": "home", "password": "password", "colour": "colour", "keeper": "owner", "date": "date", "attribute": ""}
+
+
+def known(row):
+    """Key and relation of a fact, for `TELL` and `WANT`."""
+    family, k, _, a = row
+    return {"k": ("the " if family[4] == "thing" else "") + k, "r": KNOWN[family[0]] or a}
+
+
+def more(rng):
+    """Whether composed phrasings are to be used."""
+    return COMPOSED and phrasing.SPLIT == "train" and rng.random() < COMPOSED
+
+
+def one_of(rng, texts):
+    """`choose`, which would remember the lists of composed families for ever."""
+    return rng.choice(texts) if len(texts) < phrasing.LEAST_SPLIT else choose(rng, texts)
+
+
 class Facts:
     """Facts of one text, told apart by family and key."""
 
     def __init__(self, rng, count, alike):
         self.rows, seen = [], set()
-        one = rng.choice(FAMILIES)
+        one = composed_family(rng) if more(rng) else rng.choice(FAMILIES)
         attribute = pseudo_word(rng) if rng.random() < 0.5 else rng.choice(NOUNS)
         while len(self.rows) < count:
-            family = one if alike else rng.choice(FAMILIES)
+            family = one if alike else composed_family(rng) if more(rng) else rng.choice(FAMILIES)
             k = key(rng, family[4])
             if k in seen or not alike and k.lower() in {s.lower() for s in seen}:
                 continue
@@ -73,14 +122,19 @@ class Facts:
 
     def statement(self, rng, row):
         family, k, v, a = row
-        return capital(fill(choose(rng, family[1]), {"k": k, "v": v, "a": a})) + "."
+        if family[0] in KNOWN and more(rng):
+            return capital(fill(rng.choice(TELL), {"v": v, **known(row)})) + "."
+        return capital(fill(one_of(rng, family[1]), {"k": k, "v": v, "a": a})) + "."
 
     def question(self, rng, row, absent=False):
         family, k, v, a = row
         if absent:
             while k in self.seen:
                 k = key(rng, family[4])
-        text = fill(expand(rng, choose(rng, family[2])), {"k": k, "a": a})
+        if family[0] in KNOWN and more(rng):
+            text = fill(expand(rng, rng.choice(WANT)), known((family, k, v, a)))
+        else:
+            text = fill(expand(rng, one_of(rng, family[2])), {"k": k, "a": a})
         text = vary(rng, text, True, {w for part in (k, a) for w in part.split()})
         if absent:
             return Exchange(text, "The text does not say it.", mark(ABSENT), {"kind": "all", "patterns": ["(?i)do not know|does not say|not mention"]})
@@ -123,7 +177,11 @@ def list_question(rng, pairs, absent=False):
     if absent:
         while k in pairs:
             k = pseudo_word(rng)
-    text = vary(rng, fill(expand(rng, choose(rng, LIST_ASK)), {"k": k}), True, set(k.split()))
+    if more(rng):
+        asked = fill(expand(rng, rng.choice(WANT)), {"k": k, "r": rng.choice(["value", "entry", "content", "item", "right side", "setting", "number", "word"])})
+    else:
+        asked = fill(expand(rng, choose(rng, LIST_ASK)), {"k": k})
+    text = vary(rng, asked, True, set(k.split()))
     if absent:
         return Exchange(text, "The text does not say it.", mark(ABSENT), {"kind": "all", "patterns": ["(?i)do not know|does not say|not mention"]})
     v = pairs[k]
@@ -161,8 +219,31 @@ def needle_talk(rng, mode, tokens, questions, absent=0.12, interlude=None):
 REPEAT = ["repeat( exactly|)\\: {x}", "(say|write|copy|echo) (this|the following)( again| exactly|)\\: {x}", "{x}\n\n(Repeat|Copy|Write) (that|the text above|it)( exactly|)\\.", "repeat after me\\: {x}", "copy this text\\: {x}", "echo {x}", "(return|give back) (this|exactly this)\\: {x}"]
 
 
+def odd_text(rng):
+    """Words, numbers and signs in any order and spelling."""
+    out = []
+    for _ in range(rng.randint(2, 28)):
+        roll, word = rng.random(), pseudo_word(rng)
+        if roll < 0.35:
+            out.append(word)
+        elif roll < 0.5:
+            out.append(word.capitalize())
+        elif roll < 0.55:
+            out.append(word.upper())
+        elif roll < 0.65:
+            out.append(word + rng.choice(["_", "-", ".", "/", ":", "@", ""]) + pseudo_word(rng).capitalize())
+        elif roll < 0.8:
+            out.append(str(value(rng, rng.choice(["code", "path", "date", "time", "phone", "number", "email"]))))
+        else:
+            out.append(rng.choice([",", ".", "-", "+", "=", "(", ")", ":", ";", "/", "#", "*", "|", "&", "%", "<", ">"]) * rng.choice([1, 1, 1, 2]))
+    return rng.choice([" ", " ", "  ", "\n", ", "]).join(out)
+
+
 def copy_turn(rng):
     """Repeating a text."""
+    if more(rng):
+        text = odd_text(rng)
+        return Exchange(fill(expand(rng, choose(rng, REPEAT)), {"x": text}), "I repeat it.", mark(text), {"kind": "contains", "text": text})
     roll = rng.random()
     if roll < 0.4:
         text = " ".join(pseudo_word(rng) for _ in range(rng.randint(2, 24)))

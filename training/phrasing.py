@@ -83,12 +83,48 @@ def syllable(rng):
     return text + rng.choice(CODAS) if rng.random() < 0.3 else text
 
 
+# Words of sentences, which no name may be.
+COMMON = set("""the and for with from that this what who does did not say know have has told you your are was its use call run
+set get let tell give where when which how can could with all one two but they him her his she""".split())
+# In training, the part of the invented words that are strange ones. Those of the syllables above are so few
+# that a model learns which of them there are, and holds those that it never met for wrong.
+STRANGE = 0.0
+# Parts of the vocabulary in letters, for strange words.
+PIECES = []
+
+
+def strange_word(rng):
+    """Letters, syllables of any kind, or pieces of the vocabulary put together."""
+    roll = rng.random()
+    if roll < 0.2:
+        return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 8)))
+    if roll < 0.5 or not PIECES:
+        onsets = rng.choice(["bcdfghjklmnpqrstvwxyz", ONSETS + CLUSTERS])
+        codas = rng.choice(["bcdfgklmnprstxz", CODAS])
+        return "".join(
+            (rng.choice(onsets) if rng.random() < 0.9 else "") + rng.choice(VOWELS if rng.random() < 0.8 else "aeiouy") + (rng.choice(codas) if rng.random() < 0.3 else "")
+            for _ in range(rng.choice([1, 2, 2, 2, 3, 3, 4]))
+        )
+    if roll < 0.65:  # as usual, and changed a little
+        word = list(syllable(rng) + syllable(rng))
+        for _ in range(rng.choice([1, 1, 2])):
+            at = rng.randrange(len(word))
+            word[at : at + rng.choice([0, 1, 1])] = rng.choice("abcdefghijklmnopqrstuvwxyz")
+        return "".join(word)
+    return "".join(rng.choice(PIECES) for _ in range(rng.choice([1, 2, 2, 2, 3])))
+
+
 def pseudo_word(rng):
-    """A word of syllables that is in no list: it can only be copied."""
+    """A word that is in no list: it can only be copied."""
     while True:
-        word = syllable(rng) + syllable(rng)
-        if rng.random() < 0.35:
-            word += syllable(rng)
+        if STRANGE and SPLIT == "train" and rng.random() < STRANGE:
+            word = strange_word(rng)
+            if not 3 <= len(word) <= 14 or word in COMMON:
+                continue
+        else:
+            word = syllable(rng) + syllable(rng)
+            if rng.random() < 0.35:
+                word += syllable(rng)
         if held(word) == (SPLIT == "eval"):
             return word
 

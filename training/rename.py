@@ -7,12 +7,13 @@ be copied.
 import re
 
 from encoding import MARK, UNMARK
+from phrasing import held
 
 WORD = re.compile(r"[A-Za-z]{3,}")
 # Words of JSON schemas and of what the program itself reads.
 KEPT = set("""true false null string number integer boolean array object required enum type properties description
 parameters items name arguments user assistant system tool
-the and for with from that this what who does did not say know have has told you your are was its text model""".split())
+json schema function answer the and for with from that this what who does did not say know have has told you your are was its text model""".split())
 KINDS = {"needle", "memory", "json", "tools", "copy"}
 
 
@@ -40,6 +41,14 @@ def mapped(value, change):
 
 
 def new_word(rng, pieces):
+    """A word that training may use."""
+    while True:
+        word = any_word(rng, pieces).lower()
+        if not held(word):
+            return word
+
+
+def any_word(rng, pieces):
     """Letters, syllables, or `pieces` of the vocabulary put together."""
     roll = rng.random()
     if roll < 0.2:
@@ -63,7 +72,7 @@ def rename(rng, talk, pieces):
         else:
             given.update(word.lower() for word in WORD.findall(message["content"]))
     words = sorted((copied & given) - KEPT)
-    table = {word: new_word(rng, pieces).lower() for word in words if rng.random() < 0.75}
+    table = {word: new_word(rng, pieces) for word in words if rng.random() < 0.75}
     if not table:
         return talk
 

@@ -16,20 +16,26 @@ import encoding
 import phrasing
 
 
-def check_determinism(excluded):
-    for stage in ("short", "focus"):
-        data.STAGE = stage
+def pieces_of(tokenizer_path):
+    """Parts of the vocabulary, as `feed` gives them."""
+    vocabulary = (token.lstrip("Ġ").lower() for token in Tokenizer.from_file(tokenizer_path).get_vocab())
+    return sorted({piece for piece in vocabulary if piece.isascii() and piece.isalpha()})
+
+
+def check_determinism(pieces, excluded):
+    for stage in ("short", "focus", "work"):
+        data.enter(stage, pieces)
         first, second = (data.generate("test/1", 60, excluded) for _ in range(2))
         assert first == second, stage
         assert first != data.generate("test/2", 60, excluded)
 
 
-def check_render(tokenizer_path, program, excluded):
+def check_render(tokenizer_path, program, pieces, excluded):
     """Whole conversations up to each answer, as the program renders them."""
     tokenizer = Tokenizer.from_file(tokenizer_path)
     lines, expected = [], []
-    for stage, count in (("short", 250), ("focus", 30)):
-        data.STAGE = stage
+    for stage, count in (("short", 250), ("focus", 30), ("work", 250)):
+        data.enter(stage, pieces)
         for talk in data.generate("test/render", count, excluded):
             asked = {**talk, "messages": talk["messages"][:-1]}
             expected.append((encoding.prompt_text(asked), data.encode(tokenizer, asked)[0]))
@@ -50,10 +56,10 @@ def check_render(tokenizer_path, program, excluded):
     print(f"render: {len(rows)} prompts equal, {sum(len(ids) for _, ids in expected)} tokens")
 
 
-def check_lengths(tokenizer_path, excluded):
+def check_lengths(tokenizer_path, pieces, excluded):
     tokenizer = Tokenizer.from_file(tokenizer_path)
-    for stage, count, most in (("short", 400, 2500), ("long", 60, data.LONGEST), ("focus", 150, data.LONGEST)):
-        data.STAGE = stage
+    for stage, count, most in (("short", 400, 2500), ("long", 60, data.LONGEST), ("focus", 150, data.LONGEST), ("work", 400, data.LONGEST), ("work_long", 60, data.LONGEST)):
+        data.enter(stage, pieces)
         rows = [data.encode(tokenizer, talk) for talk in data.generate("test/length", count, excluded)]
         lengths = sorted(len(ids) for ids, _ in rows)
         assert all(len(ids) == len(flags) for ids, flags in rows)
@@ -83,14 +89,15 @@ def passes(check, message):
     return kind == "no_tool_call" and not calls and re.search(check.get("pattern", ""), answer) is not None
 
 
-def check_answers(excluded):
-    data.STAGE = "short"
-    wrong = [t for t in data.generate("test/answers", 1500, excluded) if t["check"] and not passes(t["check"], t["messages"][-1])]
-    assert not wrong, [(t["check"], t["messages"][-1]) for t in wrong[:3]]
+def check_answers(pieces, excluded):
+    for stage in ("work", "short"):
+        data.enter(stage, pieces)
+        wrong = [t for t in data.generate("test/answers", 1500, excluded) if t["check"] and not passes(t["check"], t["messages"][-1])]
+        assert not wrong, [(t["check"], t["messages"][-1]) for t in wrong[:3]]
     made = list(cases.all_cases(20261126))
     for case, answer in made:
         assert answer is None or passes(case["check"], answer), (case["check"], answer)
-    print(f"answers: 1500 conversations and {sum(a is not None for _, a in made)} cases pass their own checks")
+    print(f"answers: 3000 conversations and {sum(a is not None for _, a in made)} cases pass their own checks")
     return made
 
 
@@ -99,25 +106,27 @@ def asked(messages):
     return data.normal("\n".join(encoding.plain(m["content"]) for m in messages if m["role"] == "user"))
 
 
-def check_disjoint(made, excluded):
+def check_disjoint(made, pieces, excluded):
     """No case is in training; for sums, which are few, the phrasing differs instead."""
-    data.STAGE = "short"
-    seen = {asked(t["messages"]) for t in data.generate("test/disjoint", 6000, excluded)}
+    seen = set()
+    for stage in ("work", "short"):
+        data.enter(stage, pieces)
+        seen |= {asked(t["messages"]) for t in data.generate("test/disjoint", 6000, excluded)}
     both = [case["id"] for case, _ in made if case["category"] != "arithmetic" and asked(case["messages"]) in seen]
     assert not both, both
     assert phrasing.SPLIT == "train"
-    print("disjoint: no case is among 6000 conversations of the training")
+    print("disjoint: no case is among 12000 conversations of the training")
 
 
 def main():
     tokenizer_path, program = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
-    excluded = data.excluded_questions()
-    check_determinism(excluded)
-    made = check_answers(excluded)
-    check_disjoint(made, excluded)
-    check_lengths(tokenizer_path, excluded)
+    excluded, pieces = data.excluded_questions(), pieces_of(tokenizer_path)
+    check_determinism(pieces, excluded)
+    made = check_answers(pieces, excluded)
+    check_disjoint(made, pieces, excluded)
+    check_lengths(tokenizer_path, pieces, excluded)
     if program:
-        check_render(tokenizer_path, program, excluded)
+        check_render(tokenizer_path, program, pieces, excluded)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ import re
 
 from encoding import dump, mark
 from phrasing import choose, escaped, expand, fill, part, pseudo_word
+import frames
 import phrasing
+import tool_composed
 from tool_catalogue import CATALOGUE
 from values import ADJECTIVES, NOUNS, VERBS, listed, value
 
@@ -153,11 +155,11 @@ class Invented(Tool):
             shown = ("true" if v else "false") if isinstance(v, bool) else " and ".join(str(x) for x in v) if isinstance(v, list) else str(v)
             if kind in ("phrase", "sentence") or rng.random() < 0.15 and isinstance(v, str):
                 shown = f'"{shown}"'
-            pairs.append(fill(choose(rng, PAIRS), {"k": name if rng.random() < 0.5 else spoken(name), "v": shown}))
+            pairs.append(fill(drawn(rng, PAIRS, frames.PAIRS), {"k": name if rng.random() < 0.5 else spoken(name), "v": shown}))
         if rng.random() < 0.25:
             rng.shuffle(pairs)
         text = listed(rng, pairs)
-        template = expand(rng, choose(rng, INVENTED))
+        template = expand(rng, drawn(rng, INVENTED, frames.CALLS))
         copied = text.startswith(tuple(str(v) for v in arguments.values() if isinstance(v, str)))
         asked = fill(template, {"tool": self.name, "verb": self.verb, "noun": self.noun, "pairs": text, "Pairs": text if copied else text[:1].upper() + text[1:]})
         return asked, arguments
@@ -166,12 +168,34 @@ class Invented(Tool):
         return " and ".join(f"{'The' if i == 0 else 'the'} {spoken(k)} is {mark(v)}" for i, (k, v) in enumerate(results.items())) + "."
 
 
+# Part of the tools that are composed, and of what no tool does; in training.
+COMPOSED = 0.0
+# How many requests a conversation has.
+ROUNDS = [1, 1, 2, 2, 3, 4]
+
+
+def more(rng):
+    """Whether composed phrasings are to be used."""
+    return COMPOSED and phrasing.SPLIT == "train" and rng.random() < COMPOSED
+
+
+def drawn(rng, phrasings, others):
+    """One of the phrasings, or of those that only training has."""
+    return rng.choice(others) if more(rng) else choose(rng, phrasings)
+
+
+def composed(rng, style):
+    return tool_composed.make(rng, style, Tool, spell, schema_of, listed)
+
+
 def offer(rng, count):
     """Tools of one conversation, their names distinct."""
     style = rng.choice(STYLES)
     tools, kinds = [], set()
     while len(tools) < count:
-        if rng.random() < 0.5:
+        if more(rng):
+            tool = composed(rng, style)
+        elif rng.random() < 0.5:
             # The evaluation has few tools of its own: others beside them, asked for in its own phrasings.
             entry = rng.choice(part(CATALOGUE) if phrasing.SPLIT == "train" or rng.random() < 0.5 else CATALOGUE)
             if entry[0][0] in kinds:
@@ -189,6 +213,10 @@ def offer(rng, count):
 def tidy(rng, text, arguments=()):
     """Casing, politeness and an end, without touching what is copied."""
     copied = text.startswith(tuple(str(v) for v in arguments if isinstance(v, str)))
+    if more(rng) and rng.random() < 0.4:
+        if rng.random() < 0.5:
+            return rng.choice(frames.BEFORE) + text
+        return text.rstrip("?.!") + rng.choice(frames.BEHIND) if text[-1] not in '"' else text
     if rng.random() < 0.12:
         text = rng.choice(["please ", "hi, ", "ok, ", "now ", "and ", "hey, ", "next: "]) + text
     if rng.random() < 0.7 and not copied and not text.startswith('"') and not re.match(r"\S*[_/.\d-]", text):
@@ -306,7 +334,7 @@ def chained(steps, rng, tools):
     key = next(iter(first.result))
     given, found = value(rng, "word"), value(rng, rng.choice(["word", "code"]))
     p, q = first.parameters[0][0], second.parameters[0][0]
-    text = fill(expand(rng, choose(rng, THEN)), {"a": first.name, "b": second.name, "pair": fill(choose(rng, PAIRS), {"k": p, "v": given}), "key": key, "q": q})
+    text = fill(expand(rng, drawn(rng, THEN, frames.THEN)), {"a": first.name, "b": second.name, "pair": fill(drawn(rng, PAIRS, frames.PAIRS), {"k": p, "v": given}), "key": key, "q": q})
     steps.user(tidy(rng, text))
     steps.call([(first.name, {p: given})])
     steps.results([dump({key: found})])
@@ -316,6 +344,13 @@ def chained(steps, rng, tools):
 def no_tool(steps, rng, tools, plain_exchange):
     """Something that none of the tools does."""
     offered = {t.kind for t in tools}
+    if more(rng):
+        other = composed(rng, "snake")
+        if other.description not in {t.description for t in tools}:
+            steps.user(tidy(rng, other.request(rng)[0]))
+            steps.assistant("None of the tools does that.", mark(NO_TOOL))
+            steps.check = {"kind": "no_tool_call", "pattern": r"(?i)cannot|can't|no tool|do not know"}
+            return
     if rng.random() < 0.5:
         entries = [entry for entry in part(CATALOGUE) if entry[0][0] not in offered] or [entry for entry in CATALOGUE if entry[0][0] not in offered]
         other = Known(rng, rng.choice(entries), "snake")
@@ -341,7 +376,7 @@ def tools_talk(rng, mode, plain_exchange, count=None, last=None):
     stripped = rng.random() < 0.5
     steps = Steps(rng, tools, stripped)
     steps.mode = mode
-    rounds = rng.choice([1, 1, 2, 2, 3, 4]) if last is None else rng.choice([1, 1, 1, 2, 3])
+    rounds = rng.choice(ROUNDS) if last is None else rng.choice([1, 1, 1, 2, 3])
     if chain:
         extra = offer(rng, rng.choice([0, 0, 1, 2])) if rng.random() < 0.5 else []
         extra = [t for t in extra if t.name not in (tools[0].name, tools[1].name)]

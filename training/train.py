@@ -35,6 +35,7 @@ CURRICULA = {
     "short": [(0.1, {"drill": 0.3, "short": 0.7}), (1.01, {"short": 1.0})],
     "focus": [(1.01, {"long": 0.4, "focus": 0.6})],
     "copy": [(1.01, {"drill": 0.04, "long": 0.24, "focus": 0.36, "short": 0.36})],
+    "work": [(0.6, {"drill": 0.04, "drill_long": 0.02, "work_long": 0.2, "work": 0.74}), (1.01, {"work_long": 0.22, "work": 0.78})],
 }
 
 
@@ -98,6 +99,7 @@ def main():
     parser.add_argument("--fp8-from", type=float, default=0.7, help="part of the schedule after which KV rows are rounded to FP8")
     parser.add_argument("--sparse-from", type=float, default=2, help="part of the schedule after which only the indexer's rows are attended")
     parser.add_argument("--rest-weight", type=float, default=0.05, help="loss weight of tokens that are not the assistant's")
+    parser.add_argument("--decisive-weight", type=float, default=1.5, help="loss weight of tokens that decide whether an answer is right")
     parser.add_argument("--mtp-weight", type=float, default=0.3)
     parser.add_argument("--report", type=int, default=0, help="steps between two lines of the log")
     args = parser.parse_args()
@@ -146,7 +148,7 @@ def main():
             block.compile(dynamic=False)
         losses = torch.compile(token_losses, dynamic=False)
     # Flags -1: nothing, 0: not the assistant's, 1: the assistant's, 2: decisive, 3: not the assistant's, in a long text.
-    weights = torch.tensor([args.rest_weight, 1.0, 1.5, args.rest_weight / 10, 0.0], device=args.device)
+    weights = torch.tensor([args.rest_weight, 1.0, args.decisive_weight, args.rest_weight / 10, 0.0], device=args.device)
     began = started = reported = last_save = time.time()
     first_step = step
     window, log = [], open(os.path.join(args.out, "log.jsonl"), "a", encoding="utf-8")
