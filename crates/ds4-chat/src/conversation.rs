@@ -4,7 +4,7 @@
 //! with tools and response format on a system or developer message. For callers whose request has
 //! them beside the messages, the same fields exist on the conversation.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::ReasoningEffort;
@@ -80,37 +80,45 @@ pub enum ToolChoice {
     Required,
 }
 
-/// One message.
-#[derive(Debug, Clone, Deserialize)]
+/// One message. Written as JSON it is read again as the same, but for `replay`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said; absent and `null` are empty.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Content::is_absent")]
     pub content: Content,
     /// Reasoning of an assistant message.
-    #[serde(default, alias = "reasoning")]
+    #[serde(default, alias = "reasoning", skip_serializing_if = "Option::is_none")]
     pub reasoning_content: Option<String>,
     /// Calls of an assistant message.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub tool_calls: Vec<ToolCallMessage>,
     /// Which call a tool message answers.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
     /// Tools offered by a system or developer message.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub tools: Vec<ToolSchema>,
     /// Form of the answer, set by a system or developer message: the schema to write out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_format: Option<Box<RawValue>>,
     /// Task token to append after this message.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
     /// On the last message, an assistant's: the answer continues this text.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub prefix: bool,
     /// Leave out the end-of-sentence token of an assistant message.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub wo_eos: bool,
     /// Of an assistant message: the caller knows its tokens under this name, and they take the place
     /// of reasoning, content and calls as [`Piece::Sampled`](crate::Piece::Sampled). Not read from JSON.
@@ -146,7 +154,7 @@ where
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Instructions, written without a role token.
@@ -164,7 +172,7 @@ pub enum Role {
 }
 
 /// Text, or blocks that are joined by a blank line.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, Default)]
 #[serde(untagged)]
 pub enum Content {
     /// Nothing.
@@ -177,6 +185,10 @@ pub enum Content {
 }
 
 impl Content {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+
     /// The text; blocks joined by a blank line.
     pub fn text(&self) -> String {
         match self {
@@ -192,7 +204,7 @@ impl Content {
 }
 
 /// One part of a message.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ContentBlock {
     /// `text`; other types are written as `[Unsupported type]`.
     #[serde(rename = "type")]
@@ -213,24 +225,24 @@ impl ContentBlock {
 }
 
 /// A tool: `{"type": "function", "function": {…}}`, of which the inner object is written out.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct ToolSchema {
     /// The function object as the client wrote it: order and numbers survive.
     pub function: Box<RawValue>,
 }
 
 /// A tool call in the history.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct ToolCallMessage {
     /// Orders the results of parallel calls.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// What was called.
     pub function: FunctionCall,
 }
 
 /// Name and arguments of a call.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct FunctionCall {
     /// Name of the tool.
     pub name: String,
@@ -268,7 +280,7 @@ pub enum ResponseFormat {
 }
 
 /// Small tasks with a control token of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Choose what to do; comes after the assistant header.

@@ -34,6 +34,20 @@ fn every_golden_conversation_renders_exactly() {
     }
 }
 
+/// Servers keep messages as JSON.
+#[test]
+fn messages_that_were_written_and_read_again_render_the_same() {
+    for row in golden::rows("prompt_rendering") {
+        let conversation: Conversation = serde_json::from_str(&row["input"].to_string()).unwrap();
+        let mut again = conversation.clone();
+        let written = serde_json::to_string(&conversation.messages).unwrap();
+        again.messages = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_string(&again.messages).unwrap(), written);
+        let text = |conversation| render(conversation, Vintage::Release0731).unwrap().text();
+        assert_eq!(text(&again), text(&conversation), "{}", row["id"]);
+    }
+}
+
 /// Texts are never empty and never adjacent, so byte-pair merges see them whole.
 fn check_pieces(pieces: &[Piece]) {
     assert!(matches!(pieces[0], Piece::Special(_)));

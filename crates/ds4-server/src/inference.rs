@@ -1,7 +1,8 @@
 //! From a turn to the engine and back: prompt tokens, grammar, sampled tokens, events.
 
+mod keeping;
+
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,10 +21,8 @@ use crate::formats;
 use crate::observe::RequestRecord;
 use crate::openai::CompletionRequest;
 use crate::owner::Owner;
-use crate::replay::{
-    AnswerStore, AnswerStoreError, AnswerStoreStatus, RememberedAnswer, ReplayMemory,
-    SampledAnswer, VisibleHash,
-};
+use crate::replay::{AnswerStore, RememberedAnswer, ReplayMemory, SampledAnswer, VisibleHash};
+use crate::responses::KeptResponses;
 use crate::turn::{
     Answer, Assembler, AssemblerOptions, DEFAULT_MAX_TOKENS, FinishReason, GenerationEnd, Thinking,
     ToolUse, TurnEnd, TurnEvent, TurnRequest, Usage,
@@ -43,6 +42,7 @@ pub struct Inference {
     replay: Mutex<ReplayMemory>,
     /// Where answers are kept beyond the end of the process.
     answers: Option<AnswerStore>,
+    responses: Mutex<KeptResponses>,
     /// Whose the requests are that the engine works on.
     owners: Mutex<HashMap<RequestId, Owner>>,
     sampling: SamplerSettings,
@@ -150,46 +150,11 @@ impl Inference {
             grammars,
             replay: Mutex::default(),
             answers: None,
+            responses: Mutex::default(),
             owners: Mutex::default(),
             sampling,
             thinking,
         })
-    }
-
-    /// Keeps sampled answers beside the checkpoints in `directory`, at most `max_bytes` of them, and
-    /// finds those that were kept there before: conversations go on after a restart without prefill.
-    ///
-    /// # Errors
-    /// The directory cannot be used; answers are then remembered until the end of the process.
-    pub fn keep_answers(
-        &mut self,
-        directory: &Path,
-        max_bytes: u64,
-    ) -> Result<(), AnswerStoreError> {
-        let fingerprint = *self.service.model().fingerprint.as_bytes();
-        let (store, answers) = AnswerStore::open(directory, max_bytes, fingerprint)?;
-        let mut memory = self.memory();
-        for answer in answers {
-            memory.remember(answer);
-        }
-        drop(memory);
-        self.answers = Some(store);
-        Ok(())
-    }
-
-    /// Waits until all answers are on disk that are to be kept; false if that takes longer than
-    /// `patience`.
-    pub fn flush_answers(&self, patience: Duration) -> bool {
-        self.answers
-            .as_ref()
-            .is_none_or(|answers| answers.flush(patience))
-    }
-
-    /// How many answers are remembered, about how many bytes they take, and how keeping them goes.
-    pub(crate) fn replay_status(&self) -> (usize, usize, Option<AnswerStoreStatus>) {
-        let (answers, bytes) = self.memory().size();
-        let store = self.answers.as_ref().map(AnswerStore::status);
-        (answers, bytes, store)
     }
 
     /// Whether a request that the engine works on is this owner's.

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+mod disk;
 mod formats;
 mod http;
 mod inference;
@@ -27,11 +28,12 @@ mod wire;
 #[cfg(test)]
 mod golden_tests;
 
+pub use disk::{FrameError, KeepError, remove_kept};
 pub use http::{RunningServer, ServerError, parse_body, serve};
 pub use inference::{Inference, MissingControlToken, PreparedTurn, TurnError};
 pub use observe::{RequestLog, RequestReport};
 pub use owner::Owner;
-pub use replay::{AnswerStoreError, remove_answers};
+pub use replay::{AnswerFile, AnswerFileError};
 pub use settings::ServerSettings;
 pub use wire::RequestError;
 

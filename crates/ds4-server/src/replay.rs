@@ -8,7 +8,6 @@
 //! Answers are kept on disk, too ([`AnswerStore`]), so that conversations go on after a restart.
 
 mod answer_file;
-mod answer_folder;
 mod answer_store;
 
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +16,8 @@ use std::sync::Arc;
 use ds4_chat::{Message, Role};
 use ds4_tokenizer::TokenId;
 
-pub(crate) use answer_store::{AnswerStore, AnswerStoreStatus};
-pub use answer_store::{AnswerStoreError, remove_answers};
+pub use answer_file::{AnswerFile, AnswerFileError};
+pub(crate) use answer_store::AnswerStore;
 
 use crate::owner::Owner;
 

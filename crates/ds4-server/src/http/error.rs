@@ -164,7 +164,12 @@ impl IntoResponse for ApiError {
 
 /// A JSON answer.
 pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
-    let mut response = Response::new(Body::from(value.to_string()));
+    json_text_response(status, value.to_string())
+}
+
+/// An answer that is JSON already.
+pub(crate) fn json_text_response(status: StatusCode, text: impl Into<String>) -> Response {
+    let mut response = Response::new(Body::from(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,

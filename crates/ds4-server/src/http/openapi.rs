@@ -229,6 +229,7 @@ fn answers() -> Value {
         "Sessions": {"type": "object", "properties": {
             "running": {"type": "array", "items": object}, "queued": count, "slots": count,
             "replay": object,
+            "responses": object,
         }},
         "OpenApi": object,
         "OpenAiError": {"type": "object", "properties": {"error": error}},

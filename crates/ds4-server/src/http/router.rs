@@ -1,6 +1,6 @@
 //! Which request goes where.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
@@ -13,7 +13,6 @@ use super::guard::{Guard, guard};
 use super::routes::ROUTES;
 use crate::inference::Inference;
 use crate::observe::Metrics;
-use crate::responses::KeptResponses;
 use crate::settings::ServerSettings;
 use crate::wire::RequestError;
 
@@ -26,7 +25,6 @@ pub(crate) struct AppState {
     pub(crate) model_id: String,
     /// Seconds since 1970.
     pub(crate) started: u64,
-    kept_responses: Mutex<KeptResponses>,
 }
 
 impl AppState {
@@ -38,18 +36,10 @@ impl AppState {
         Self {
             model_id: model_id(&inference.service().model().name),
             started: super::answer::now(),
-            kept_responses: Mutex::default(),
             settings,
             inference,
             metrics,
         }
-    }
-
-    pub(crate) fn kept_responses(&self) -> MutexGuard<'_, KeptResponses> {
-        // Nothing that could panic leaves it half changed.
-        self.kept_responses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,15 +1,12 @@
 //! A file of sampled answers.
 //!
-//! Numbers are little-endian.
+//! In the [frame](crate::disk) of all files there is, with numbers little-endian:
 //!
 //! | bytes | what |
 //! |---|---|
-//! | 4 | `DS4A` |
-//! | 4 | version, 1 |
 //! | 32 | fingerprint of the model that sampled them |
 //! | 4 | answers `n` |
 //! | … | `n` answers |
-//! | 32 | BLAKE3 of all before |
 //!
 //! An answer is its owner (16), its place (16), the tokens of its reasoning (4), the number of its
 //! calls (2) and for each the length of its id (2) and the id in UTF-8, the number of its tokens (4)
@@ -20,36 +17,27 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{RememberedAnswer, SampledAnswer, VisibleHash};
+use crate::disk::{FileKind, FrameError, Reader};
 use crate::owner::Owner;
 
-const MAGIC: [u8; 4] = *b"DS4A";
-const VERSION: u32 = 1;
-const HASH: usize = 32;
-/// Bytes of a file without answers.
-const FRAME: usize = 4 + 4 + 32 + 4 + HASH;
-/// Bytes of the shortest answer.
-const SHORTEST: usize = Owner::BYTES + VisibleHash::BYTES + 4 + 2 + 4;
 /// Most bytes of a file.
 pub(super) const MAX_FILE_BYTES: usize = 8 << 20;
+const KIND: FileKind = FileKind {
+    magic: *b"DS4A",
+    version: 1,
+    max_bytes: MAX_FILE_BYTES,
+};
+/// Bytes of a file without answers.
+const EMPTY: usize = FileKind::FRAME + 32 + 4;
+/// Bytes of the shortest answer.
+const SHORTEST: usize = Owner::BYTES + VisibleHash::BYTES + 4 + 2 + 4;
 
 /// Why bytes are no file of answers.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(super) enum AnswerFileError {
-    /// More bytes than a file can have.
-    #[error("it has {0} bytes, more than {MAX_FILE_BYTES}")]
-    TooLong(usize),
-    /// It ends in the middle, or goes on after its end.
-    #[error("it does not end where it says")]
-    Length,
-    /// It begins like another kind of file.
-    #[error("it is not a file of answers")]
-    Magic,
-    /// Another program's.
-    #[error("its version is {0}, this program reads {VERSION}")]
-    Version(u32),
-    /// A bit has changed.
-    #[error("its checksum is wrong")]
-    Checksum,
+pub enum AnswerFileError {
+    /// It is damaged, or something else.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
     /// The checksum is right, but what it says cannot be.
     #[error("answer {0} of it makes no sense")]
     Answer(usize),
@@ -57,7 +45,7 @@ pub(super) enum AnswerFileError {
 
 /// The answers of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AnswerFile {
+pub struct AnswerFile {
     pub(super) fingerprint: [u8; 32],
     pub(super) answers: Vec<Arc<RememberedAnswer>>,
 }
@@ -74,15 +62,13 @@ impl AnswerFile {
         let word = usize::from(u16::MAX);
         answer.calls.len() <= word
             && answer.calls.iter().all(|call| call.len() <= word)
-            && FRAME + Self::bytes_of(answer) <= MAX_FILE_BYTES
+            && EMPTY + Self::bytes_of(answer) <= MAX_FILE_BYTES
     }
 
-    /// The bytes of the file. Every answer is one that it [takes](Self::takes).
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    /// The bytes of the file, whose answers all have a place in one.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let length: usize = self.answers.iter().map(|one| Self::bytes_of(one)).sum();
-        let mut out = Vec::with_capacity(FRAME + length);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        let mut out = KIND.begin(32 + 4 + length);
         out.extend_from_slice(&self.fingerprint);
         out.extend_from_slice(&(self.answers.len() as u32).to_le_bytes());
         for answer in &self.answers {
@@ -99,47 +85,29 @@ impl AnswerFile {
                 out.extend_from_slice(&id.to_le_bytes());
             }
         }
-        let hash = blake3::hash(&out);
-        out.extend_from_slice(hash.as_bytes());
-        out
+        FileKind::end(out)
     }
 
     /// The file in `bytes`.
     ///
     /// # Errors
     /// Anything but a whole file as [`to_bytes`](Self::to_bytes) makes it.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerFileError> {
-        if bytes.len() > MAX_FILE_BYTES {
-            return Err(AnswerFileError::TooLong(bytes.len()));
-        }
-        let (content, hash) = bytes
-            .split_last_chunk::<HASH>()
-            .ok_or(AnswerFileError::Length)?;
-        let mut reader = Reader(content);
-        if reader.array::<4>() != Some(MAGIC) {
-            return Err(AnswerFileError::Magic);
-        }
-        match reader.number() {
-            Some(VERSION) => {}
-            Some(other) => return Err(AnswerFileError::Version(other)),
-            None => return Err(AnswerFileError::Length),
-        }
-        if blake3::hash(content) != *hash {
-            return Err(AnswerFileError::Checksum);
-        }
-        let fingerprint = reader.array::<32>().ok_or(AnswerFileError::Length)?;
-        let count = reader.number().ok_or(AnswerFileError::Length)? as usize;
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, AnswerFileError> {
+        let mut reader = KIND.open(bytes)?;
+        let too_short = FrameError::Length;
+        let fingerprint = reader.array().ok_or(too_short)?;
+        let count = reader.number().ok_or(too_short)? as usize;
         // Before room is made for them.
-        if count > reader.0.len() / SHORTEST {
-            return Err(AnswerFileError::Length);
+        if count > reader.left() / SHORTEST {
+            return Err(too_short.into());
         }
         let mut answers = Vec::with_capacity(count);
         for index in 0..count {
-            let answer = reader.answer().ok_or(AnswerFileError::Answer(index))?;
+            let answer = read_answer(&mut reader).ok_or(AnswerFileError::Answer(index))?;
             answers.push(Arc::new(answer));
         }
-        if !reader.0.is_empty() {
-            return Err(AnswerFileError::Length);
+        if reader.left() > 0 {
+            return Err(FrameError::Length.into());
         }
         Ok(Self {
             fingerprint,
@@ -148,58 +116,36 @@ impl AnswerFile {
     }
 }
 
-/// What is not read yet.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take(&mut self, length: usize) -> Option<&[u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
+fn read_answer(reader: &mut Reader<'_>) -> Option<RememberedAnswer> {
+    let owner = Owner::from_bytes(reader.array()?);
+    let place = VisibleHash::from_bytes(reader.array()?);
+    let reasoning = reader.number()? as usize;
+    let mut calls = Vec::new();
+    for _ in 0..reader.short_number()? {
+        let length = reader.short_number()?;
+        calls.push(reader.text(length)?.to_owned());
     }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
+    let count = reader.number()? as usize;
+    let ids = reader.take(count.checked_mul(4)?)?;
+    let ids: Vec<u32> = ids
+        .chunks_exact(4)
+        .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+        .collect();
+    if reasoning > ids.len() {
+        return None;
     }
-
-    fn number(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn short_number(&mut self) -> Option<usize> {
-        self.array().map(u16::from_le_bytes).map(usize::from)
-    }
-
-    fn answer(&mut self) -> Option<RememberedAnswer> {
-        let owner = Owner::from_bytes(self.array()?);
-        let place = VisibleHash::from_bytes(self.array()?);
-        let reasoning = self.number()? as usize;
-        let mut calls = Vec::new();
-        for _ in 0..self.short_number()? {
-            let length = self.short_number()?;
-            calls.push(std::str::from_utf8(self.take(length)?).ok()?.to_owned());
-        }
-        let count = self.number()? as usize;
-        let ids = self.take(count.checked_mul(4)?)?;
-        let ids: Vec<u32> = ids
-            .chunks_exact(4)
-            .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
-            .collect();
-        if reasoning > ids.len() {
-            return None;
-        }
-        Some(RememberedAnswer {
-            owner,
-            place,
-            calls,
-            sampled: SampledAnswer { ids, reasoning },
-        })
-    }
+    Some(RememberedAnswer {
+        owner,
+        place,
+        calls,
+        sampled: SampledAnswer { ids, reasoning },
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::with_right_checksum;
 
     fn file() -> AnswerFile {
         let answer = |n: u8, calls: &[&str], ids: &[u32], reasoning| {
@@ -228,7 +174,7 @@ mod tests {
         let file = file();
         let bytes = file.to_bytes();
         let answers = file.answers.iter().map(|one| AnswerFile::bytes_of(one));
-        assert_eq!(bytes.len(), FRAME + answers.sum::<usize>());
+        assert_eq!(bytes.len(), EMPTY + answers.sum::<usize>());
         assert_eq!(AnswerFile::from_bytes(&bytes), Ok(file));
     }
 
@@ -248,9 +194,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 1 << bit;
                 assert!(AnswerFile::from_bytes(&damaged).is_err(), "{at} {bit}");
-                let content = damaged.len() - HASH;
-                let hash = blake3::hash(&damaged[..content]);
-                damaged[content..].copy_from_slice(hash.as_bytes());
+                let damaged = with_right_checksum(damaged);
                 if let Ok(read) = AnswerFile::from_bytes(&damaged) {
                     assert_eq!(read.to_bytes(), damaged, "{at} {bit}");
                 }
@@ -262,13 +206,10 @@ mod tests {
     fn counts_are_checked_before_room_is_made() {
         let mut bytes = file().to_bytes();
         bytes[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
-        let content = bytes.len() - HASH;
-        let hash = blake3::hash(&bytes[..content]);
-        bytes[content..].copy_from_slice(hash.as_bytes());
-        assert_eq!(AnswerFile::from_bytes(&bytes), Err(AnswerFileError::Length));
         assert_eq!(
-            AnswerFile::from_bytes(&vec![0; MAX_FILE_BYTES + 1]),
-            Err(AnswerFileError::TooLong(MAX_FILE_BYTES + 1))
+            AnswerFile::from_bytes(&with_right_checksum(bytes)),
+            Err(FrameError::Length.into())
         );
+        assert!(AnswerFile::from_bytes(&vec![0; MAX_FILE_BYTES + 1]).is_err());
     }
 }

@@ -1,90 +1,25 @@
-//! Answers on disk, written off the path of requests.
+//! Answers on disk, several in a file.
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-use thiserror::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::RememberedAnswer;
-use super::answer_file::AnswerFile;
-use super::answer_folder::AnswerFolder;
+use super::answer_file::{AnswerFile, AnswerFileError, MAX_FILE_BYTES};
+use crate::disk::{
+    ANSWERS, Bounds, Folder, FrameError, KeepError, Outcome, Sink, Verdict, WriteQueue, WriteStatus,
+};
 
-/// Name of the directory beside the checkpoints.
-const FOLDER: &str = "answers";
+/// Most files.
+const MAX_FILES: usize = 1024;
 /// A file is rewritten with every new answer until it is about this long.
 const FILE_BYTES: usize = 256 << 10;
-/// Most answers that wait to be written, and most bytes of them: a disk that is slower loses the
-/// oldest.
-const MAX_WAITING: usize = 4096;
-const MAX_WAITING_BYTES: usize = 64 << 20;
-
-/// Answers cannot be kept on disk.
-#[derive(Debug, Error)]
-#[error("cannot use the directory of answers `{}`", path.display())]
-pub struct AnswerStoreError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
-/// How writing goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AnswerStoreStatus {
-    /// Answers on disk that this process wrote.
-    pub(crate) written: u64,
-    /// Answers that were not written.
-    pub(crate) lost: u64,
-    /// Why not, the last time.
-    pub(crate) last_failure: Option<String>,
-}
 
 /// Writes answers to a directory, on a thread of its own. Dropping it writes what waits.
 #[derive(Debug)]
-pub(crate) struct AnswerStore {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    waiting: VecDeque<Arc<RememberedAnswer>>,
-    waiting_bytes: usize,
-    writing: bool,
-    stopping: bool,
-    status: AnswerStoreStatus,
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that could panic leaves it half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Removes all answers that were kept beside the checkpoints in `directory`. Returns how many files
-/// there were.
-///
-/// # Errors
-/// A file cannot be removed.
-pub fn remove_answers(directory: &Path) -> Result<usize, AnswerStoreError> {
-    let path = directory.join(FOLDER);
-    if path.symlink_metadata().is_err() {
-        return Ok(0);
-    }
-    AnswerFolder::open(&path, 0)
-        .and_then(|folder| folder.clear())
-        .map_err(|source| AnswerStoreError { path, source })
-}
+pub(crate) struct AnswerStore(WriteQueue<Writer>);
 
 impl AnswerStore {
     /// Opens the answers beside the checkpoints in `directory`, at most `max_bytes` of them, and reads
@@ -96,13 +31,27 @@ impl AnswerStore {
         directory: &Path,
         max_bytes: u64,
         fingerprint: [u8; 32],
-    ) -> Result<(Self, Vec<Arc<RememberedAnswer>>), AnswerStoreError> {
-        let path = directory.join(FOLDER);
+    ) -> Result<(Self, Vec<Arc<RememberedAnswer>>), KeepError> {
+        let path = directory.join(ANSWERS);
+        let bounds = Bounds {
+            files: MAX_FILES,
+            bytes: max_bytes,
+            file_bytes: MAX_FILE_BYTES,
+        };
         let opened = || {
-            let folder = AnswerFolder::open(&path, max_bytes)?;
-            let answers = folder.read(&fingerprint)?;
-            let shared = Arc::new(Shared::default());
-            let writer = Writer {
+            let folder = Folder::open(&path, bounds)?;
+            let mut answers = Vec::new();
+            folder.read(|_, bytes| match AnswerFile::from_bytes(bytes) {
+                Ok(file) => {
+                    if file.fingerprint == fingerprint {
+                        answers.extend(file.answers);
+                    }
+                    Verdict::Stays
+                }
+                Err(AnswerFileError::Frame(FrameError::Version { .. })) => Verdict::Stays,
+                Err(_) => Verdict::Damaged,
+            })?;
+            let queue = WriteQueue::start(Writer {
                 folder,
                 name: None,
                 file: AnswerFile {
@@ -110,106 +59,36 @@ impl AnswerStore {
                     answers: Vec::new(),
                 },
                 bytes: 0,
-            };
-            let thread = thread::Builder::new()
-                .name("ds4-answers".to_owned())
-                .spawn({
-                    let shared = Arc::clone(&shared);
-                    move || work(&shared, writer)
-                })?;
-            let thread = Some(thread);
-            Ok((Self { shared, thread }, answers))
+            })?;
+            Ok((Self(queue), answers))
         };
-        opened().map_err(|source| AnswerStoreError {
-            path: path.clone(),
-            source,
-        })
+        opened().map_err(|source| KeepError::new(&path, source))
     }
 
     /// Has an answer written; never waits for the disk.
     pub(crate) fn keep(&self, answer: Arc<RememberedAnswer>) {
-        let mut state = self.shared.state();
-        if !AnswerFile::takes(&answer) {
-            state.status.lost += 1;
-            return;
+        if AnswerFile::takes(&answer) {
+            self.0.keep(answer);
+        } else {
+            self.0.lose();
         }
-        state.waiting_bytes += AnswerFile::bytes_of(&answer);
-        state.waiting.push_back(answer);
-        while state.waiting.len() > MAX_WAITING || state.waiting_bytes > MAX_WAITING_BYTES {
-            let Some(oldest) = state.waiting.pop_front() else {
-                break;
-            };
-            state.waiting_bytes -= AnswerFile::bytes_of(&oldest);
-            state.status.lost += 1;
-        }
-        drop(state);
-        self.shared.changed.notify_all();
     }
 
     /// Waits until everything is on disk; false if that takes longer than `patience`.
     pub(crate) fn flush(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let mut state = self.shared.state();
-        while state.writing || !state.waiting.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.shared.changed.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.0.flush(patience)
     }
 
     /// How writing goes.
-    pub(crate) fn status(&self) -> AnswerStoreStatus {
-        self.shared.state().status.clone()
-    }
-}
-
-impl Drop for AnswerStore {
-    fn drop(&mut self) {
-        self.shared.state().stopping = true;
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn work(shared: &Shared, mut writer: Writer) {
-    let mut state = shared.state();
-    loop {
-        if state.waiting.is_empty() {
-            if state.stopping {
-                return;
-            }
-            let waited = shared.changed.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-            continue;
-        }
-        let batch = std::mem::take(&mut state.waiting);
-        state.waiting_bytes = 0;
-        state.writing = true;
-        drop(state);
-        let count = batch.len() as u64;
-        let written = writer.write(batch);
-        state = shared.state();
-        state.writing = false;
-        match written {
-            Ok(()) => state.status.written += count,
-            Err(error) => {
-                state.status.lost += count;
-                state.status.last_failure = Some(error.to_string());
-            }
-        }
-        shared.changed.notify_all();
+    pub(crate) fn status(&self) -> WriteStatus {
+        self.0.status()
     }
 }
 
 /// The file that is being filled.
+#[derive(Debug)]
 struct Writer {
-    folder: AnswerFolder,
+    folder: Folder,
     /// `None` before its first answer.
     name: Option<String>,
     file: AnswerFile,
@@ -217,8 +96,32 @@ struct Writer {
     bytes: usize,
 }
 
+impl Sink for Writer {
+    type Item = Arc<RememberedAnswer>;
+    const THREAD: &'static str = "ds4-answers";
+
+    fn bytes_of(answer: &Self::Item) -> usize {
+        AnswerFile::bytes_of(answer)
+    }
+
+    fn write(&mut self, answers: VecDeque<Self::Item>) -> Outcome {
+        let count = answers.len() as u64;
+        match self.write_all(answers) {
+            Ok(()) => Outcome {
+                written: count,
+                ..Outcome::default()
+            },
+            Err(error) => Outcome {
+                lost: count,
+                failure: Some(error),
+                ..Outcome::default()
+            },
+        }
+    }
+}
+
 impl Writer {
-    fn write(&mut self, answers: VecDeque<Arc<RememberedAnswer>>) -> io::Result<()> {
+    fn write_all(&mut self, answers: VecDeque<Arc<RememberedAnswer>>) -> io::Result<()> {
         for answer in answers {
             let bytes = AnswerFile::bytes_of(&answer);
             if !self.file.answers.is_empty() && self.bytes + bytes > FILE_BYTES {
@@ -232,13 +135,18 @@ impl Writer {
     }
 
     fn write_file(&mut self) -> io::Result<()> {
+        let bytes = self.file.to_bytes();
         let written = match &self.name {
-            Some(name) => self.folder.write(name, &self.file),
-            None => self.folder.next_name().and_then(|name| {
-                let written = self.folder.write(&name, &self.file);
-                self.name = Some(name);
-                written
-            }),
+            Some(name) => self.folder.write(name, &bytes),
+            // The mark tells the files of several processes apart.
+            None => self
+                .folder
+                .next_name(crate::random_bits())
+                .and_then(|name| {
+                    let written = self.folder.write(&name, &bytes);
+                    self.name = Some(name);
+                    written
+                }),
         };
         if written.is_err() {
             // A disk that is full now may have room later, but not for everything since.
@@ -257,8 +165,8 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
-    use super::super::answer_folder::MAX_FILES;
     use super::super::{SampledAnswer, VisibleHash};
     use super::*;
     use crate::owner::Owner;
@@ -293,7 +201,7 @@ mod tests {
     }
 
     fn files(directory: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(directory.join(FOLDER)).unwrap();
+        let entries = fs::read_dir(directory.join(ANSWERS)).unwrap();
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
@@ -312,7 +220,7 @@ mod tests {
         {
             use std::os::unix::fs::PermissionsExt;
             let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-            assert_eq!(mode(&directory.path().join(FOLDER)), 0o700);
+            assert_eq!(mode(&directory.path().join(ANSWERS)), 0o700);
             assert_eq!(mode(&files(directory.path())[0]), 0o600);
         }
     }
@@ -398,7 +306,7 @@ mod tests {
         }
         assert!(name(6).exists(), "a newer program's");
         assert_eq!(fs::read(&foreign).unwrap(), b"mine");
-        assert_eq!(remove_answers(directory.path()).unwrap(), 7);
+        assert_eq!(crate::disk::remove_kept(directory.path()).unwrap(), 7);
         assert_eq!(files(directory.path()), [foreign]);
     }
 
@@ -423,7 +331,7 @@ mod tests {
     fn a_disk_that_fails_is_told_and_tried_again() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = AnswerStore::open(directory.path(), 1 << 20, MODEL).unwrap();
-        let folder = directory.path().join(FOLDER);
+        let folder = directory.path().join(ANSWERS);
         fs::remove_dir(&folder).unwrap();
         store.keep(answer(1, 10));
         assert!(store.flush(PATIENCE));
@@ -438,7 +346,7 @@ mod tests {
     #[test]
     fn a_file_or_a_link_in_the_place_of_the_directory_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(FOLDER), "x").unwrap();
+        fs::write(directory.path().join(ANSWERS), "x").unwrap();
         assert!(AnswerStore::open(directory.path(), 1, MODEL).is_err());
     }
 }

@@ -13,6 +13,7 @@ mod malformed;
 mod observability;
 mod replay;
 mod requests;
+mod stored_responses;
 mod streams;
 mod test_server;
 mod under_load;

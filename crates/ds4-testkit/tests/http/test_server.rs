@@ -44,7 +44,7 @@ impl TestServer {
         Self::start_keeping(plan, settings, None)
     }
 
-    /// A server that keeps its answers in a directory.
+    /// A server that keeps its answers and responses in a directory.
     pub(crate) fn start_keeping(
         plan: Plan,
         settings: ServerSettings,
@@ -62,6 +62,7 @@ impl TestServer {
         .unwrap();
         if let Some(directory) = answers {
             inference.keep_answers(directory, 1 << 20).unwrap();
+            inference.keep_responses(directory, 1 << 20).unwrap();
         }
         let settings = ServerSettings {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),

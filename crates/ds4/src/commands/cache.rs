@@ -85,9 +85,9 @@ pub(crate) fn run(
                 Some(store) => store.prune(to.0)?,
                 None => Pruned::default(),
             };
-            // Nothing that they go on from is left.
+            // Answers have nothing left to go on from, and everything is to go.
             if to.0 == 0 && store.is_some() {
-                ds4_server::remove_answers(&directory)?;
+                ds4_server::remove_kept(&directory)?;
             }
             print_pruned(pruned, options.json, output)
         }

@@ -24,9 +24,11 @@ use crate::output::{Output, visible};
 use crate::settings::{ServeSettings, Thinking};
 use crate::table::bytes;
 
-/// Most bytes on disk of what the model sampled, so that conversations go on after a restart.
+/// Most bytes on disk of what the model sampled, and of stored responses, so that conversations go on
+/// after a restart.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
-/// How long the last of it may take to be written.
+const MAX_RESPONSE_BYTES: u64 = 64 << 20;
+/// How long the last of them may take to be written.
 const LAST_WRITES: Duration = Duration::from_secs(5);
 /// How often the program looks whether it was told to stop.
 const POLL: Duration = Duration::from_millis(50);
@@ -98,13 +100,23 @@ async fn serve_model(
         settings.sampling,
         server_thinking(settings.thinking),
     )?;
-    if let Some(disk) = &disk
-        && let Err(error) = inference.keep_answers(&disk.directory, disk.max_answer_bytes)
-    {
-        let reason = visible(&format!("{:#}", anyhow!(error)));
-        output.warning(&format!(
-            "answers are not kept for the next start: {reason}"
-        ));
+    if let Some(disk) = &disk {
+        let kept = [
+            (
+                "answers",
+                inference.keep_answers(&disk.directory, disk.max_answer_bytes),
+            ),
+            (
+                "responses",
+                inference.keep_responses(&disk.directory, disk.max_response_bytes),
+            ),
+        ];
+        for (what, kept) in kept {
+            if let Err(error) = kept {
+                let reason = visible(&format!("{:#}", anyhow!(error)));
+                output.warning(&format!("{what} are not kept for the next start: {reason}"));
+            }
+        }
     }
     let inference = Arc::new(inference);
     server.open(Arc::clone(&inference));
@@ -121,7 +133,7 @@ async fn serve_model(
         Ok(server) => server.stop().await,
         Err(_) => return Err(anyhow!("the server is still in use")),
     }
-    let flushed = tokio::task::spawn_blocking(move || inference.flush_answers(LAST_WRITES)).await;
+    let flushed = tokio::task::spawn_blocking(move || inference.flush(LAST_WRITES)).await;
     if !matches!(flushed, Ok(true)) {
         output.warning("the last answers may not be on disk");
     }
@@ -135,6 +147,7 @@ struct DiskCache {
     directory: PathBuf,
     store: Store,
     max_answer_bytes: u64,
+    max_response_bytes: u64,
 }
 
 /// The KV cache on disk, unless it is switched off. A directory that cannot be used is a failure only
@@ -148,8 +161,9 @@ fn disk_cache(
     }
     let space = (arguments.kv_space_mb as u64).saturating_mul(1 << 20);
     let max_answer_bytes = MAX_ANSWER_BYTES.min(space / 8);
+    let max_response_bytes = MAX_RESPONSE_BYTES.min(space / 8);
     let limits = Limits {
-        max_bytes: space - max_answer_bytes,
+        max_bytes: space - max_answer_bytes - max_response_bytes,
         ..Limits::default()
     };
     let opened = match &arguments.kv_dir {
@@ -175,6 +189,7 @@ fn disk_cache(
                 directory,
                 store,
                 max_answer_bytes,
+                max_response_bytes,
             }))
         }
     }

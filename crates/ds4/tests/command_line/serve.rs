@@ -15,6 +15,7 @@ use crate::test_model;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CHAT: &str = "/v1/chat/completions";
+const RESPONSES: &str = "/v1/responses";
 /// Thinks, says "OK", and ends.
 const ANSWERS: [(&str, &str); 6] = [
     ("<think>", "h"),
@@ -87,11 +88,19 @@ impl Server {
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
-        let mut text = String::new();
-        self.begin(path, body).read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200"), "{text}");
-        serde_json::from_str(body).unwrap()
+        let (status, answer) = read_answer(self.begin(path, body));
+        assert_eq!(status, "200", "{answer}");
+        answer
+    }
+
+    /// Status and body.
+    fn get(&self, path: &str) -> (String, Value) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        read_answer(stream)
     }
 
     fn signal(&self, name: &str) {
@@ -120,6 +129,14 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn read_answer(mut stream: TcpStream) -> (String, Value) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap();
+    (status.to_owned(), serde_json::from_str(body).unwrap())
 }
 
 fn streaming(max_tokens: usize) -> Value {
@@ -225,4 +242,71 @@ fn a_conversation_goes_on_after_a_restart() {
     let server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
     let without = cached(&server.post(CHAT, &body));
     assert!(without < spent, "{without} of {spent}");
+}
+
+/// A stored response is there after a restart, and after a crash; what goes on from it computes nothing
+/// twice.
+#[test]
+fn a_stored_response_goes_on_after_a_restart() {
+    let home = home();
+    let mut server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    // Reasoning stays in the prompt where tools are offered. A letter is a token, and no checkpoint
+    // inside the prompt may be too near to its end.
+    let tool = json!({"name": "look", "parameters": {"type": "object"}});
+    let chat = json!({
+        "messages": [{"role": "user", "content": "x"}],
+        "tools": [{"type": "function", "function": tool}],
+    });
+    let count = server.post("/tokenize", &chat)["count"].as_u64().unwrap();
+    let input = "x".repeat((1024 + 600 - count % 1024) as usize);
+    let mut tool = tool;
+    tool["type"] = "function".into();
+    let ask = |input: &str, previous: &Value| {
+        json!({
+            "input": input, "previous_response_id": previous, "tools": [tool], "temperature": 0,
+        })
+    };
+    let first = server.post(RESPONSES, &ask(&input, &Value::Null));
+    server.signal("-INT");
+    assert_eq!(server.wait().code(), Some(0));
+
+    let mut server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    let stored = |response: &Value| format!("{RESPONSES}/{}", response["id"].as_str().unwrap());
+    assert_eq!(server.get(&stored(&first)).1, first);
+    let next = server.post(RESPONSES, &ask("y", &first["id"]));
+    let usage = |response: &Value, pointer: &str| {
+        let number = response["usage"].pointer(pointer).and_then(Value::as_u64);
+        number.unwrap()
+    };
+    let cached = usage(&next, "/input_tokens_details/cached_tokens");
+    let spent = usage(&first, "/total_tokens");
+    assert!(cached >= spent, "{cached} of {spent}: {next}");
+    // Killed as soon as it is written.
+    let deadline = Instant::now() + PATIENCE;
+    while server.get("/v1/sessions").1["responses"]["disk"]["written"] != 1 {
+        assert!(Instant::now() < deadline, "the response is not written");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.signal("-KILL");
+    server.wait();
+
+    let server = Server::start(home.path(), &ANSWERS, &["-c", "8000"]);
+    for response in [&first, &next] {
+        assert_eq!(&server.get(&stored(response)).1, response);
+    }
+}
+
+#[test]
+fn without_a_kv_cache_on_disk_no_response_is_kept() {
+    let home = home();
+    let arguments = ["--no-kv-disk", "-c", "2000"];
+    let mut server = Server::start(home.path(), &ANSWERS, &arguments);
+    let response = server.post(RESPONSES, &json!({"input": "x"}));
+    let path = format!("{RESPONSES}/{}", response["id"].as_str().unwrap());
+    assert_eq!(server.get(&path).0, "200");
+    server.signal("-INT");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!home.path().join(".cache/ds4/kv").exists());
+    let server = Server::start(home.path(), &ANSWERS, &arguments);
+    assert_eq!(server.get(&path).0, "404");
 }

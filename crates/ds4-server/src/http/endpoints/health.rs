@@ -8,8 +8,9 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use ds4_engine::{GateState, Priority};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::disk::WriteStatus;
 use crate::http::error::json_response;
 use crate::http::router::AppState;
 use crate::observe::exposition;
@@ -97,15 +98,9 @@ pub(crate) async fn sessions(
         })
     });
     let (answers, bytes, store) = state.inference.replay_status();
-    let replay = json!({
-        "answers": answers,
-        "bytes": bytes,
-        "disk": store.map(|store| {
-            json!({
-                "written": store.written, "lost": store.lost, "last_failure": store.last_failure,
-            })
-        }),
-    });
+    let replay = json!({"answers": answers, "bytes": bytes, "disk": written(store)});
+    let (stored, bytes, store) = state.inference.responses().status();
+    let responses = json!({"stored": stored, "bytes": bytes, "disk": written(store)});
     let speculation = status.speculation.map(|speculation| {
         json!({
             "gate": match speculation.gate {
@@ -135,6 +130,7 @@ pub(crate) async fn sessions(
             },
             "disk": disk,
             "replay": replay,
+            "responses": responses,
             "speculation": speculation,
             "cached_tokens": {
                 "live": totals.cached_live, "kept": totals.cached_kept, "disk": totals.cached_disk,
@@ -145,4 +141,13 @@ pub(crate) async fn sessions(
             "speed": {"prefill": status.speed.prefill, "decode": status.speed.decode},
         }),
     )
+}
+
+/// How writing to disk goes.
+fn written(store: Option<WriteStatus>) -> Value {
+    store.map_or(Value::Null, |store| {
+        json!({
+            "written": store.written, "lost": store.lost, "last_failure": store.last_failure,
+        })
+    })
 }

@@ -8,9 +8,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use ds4_chat::{Content, FunctionCall, Message, Role, ToolCallMessage};
 use serde_json::json;
+use serde_json::value::to_raw_value;
 
 use crate::http::answer::{Received, body, now, start};
-use crate::http::error::{ApiError, Dialect, json_response};
+use crate::http::error::{ApiError, Dialect, json_response, json_text_response};
 use crate::http::request_path::PathId;
 use crate::http::router::AppState;
 use crate::http::stream::{EventText, EventWriter, stream_turn};
@@ -50,7 +51,8 @@ pub(crate) async fn create_response(
     let before = match previous_response_id(&json).map_err(failed)? {
         None => Vec::new(),
         Some(id) => state
-            .kept_responses()
+            .inference
+            .responses()
             .history(owner, id)
             .ok_or_else(|| unknown(id))?,
     };
@@ -73,7 +75,10 @@ pub(crate) async fn create_response(
         state: Arc::clone(&state),
     };
     if request.store {
-        state.kept_responses().begin(&header.id, owner, turn.id());
+        state
+            .inference
+            .responses()
+            .begin(&header.id, owner, turn.id());
     }
     let mut stream = ResponseStream::new(header);
     if streams {
@@ -103,9 +108,9 @@ pub(crate) async fn get_response(
     Extension(owner): Extension<Owner>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let kept = state.kept_responses();
+    let kept = state.inference.responses();
     match kept.get(owner, &id) {
-        Some(response) => Ok(json_response(StatusCode::OK, response)),
+        Some(response) => Ok(json_text_response(StatusCode::OK, response.get())),
         None => Err(unknown(&id)),
     }
 }
@@ -115,8 +120,21 @@ pub(crate) async fn delete_response(
     Extension(owner): Extension<Owner>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    if !state.kept_responses().remove(owner, &id) {
-        return Err(unknown(&id));
+    let removal = state.inference.responses().remove(owner, &id);
+    let removal = removal.ok_or_else(|| unknown(&id))?;
+    // "Deleted" is said only when it is so, also after a crash.
+    match tokio::task::spawn_blocking(move || removal.finish()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let error = RequestError::new(format!(
+                "the response is forgotten, but its file could not be removed: {error}"
+            ));
+            return Err(failed(error.with_status(500)));
+        }
+        Err(_) => {
+            let error = RequestError::new("internal error while removing the response");
+            return Err(failed(error.with_status(500)));
+        }
     }
     Ok(json_response(
         StatusCode::OK,
@@ -129,7 +147,7 @@ pub(crate) async fn cancel_response(
     Extension(owner): Extension<Owner>,
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
-    let running = state.kept_responses().running(owner, &id);
+    let running = state.inference.responses().running(owner, &id);
     match running {
         Some(request) => {
             state.inference.service().cancel(request);
@@ -156,23 +174,25 @@ impl Keeper {
         let (Some(history), Some(response)) = (&self.history, stream.answer()) else {
             return;
         };
+        // A value is always JSON.
+        let Ok(response) = to_raw_value(response) else {
+            return;
+        };
         let mut history = history.clone();
         history.push(message_of(answer));
-        self.state.kept_responses().finish(
-            &self.id,
-            KeptResponse {
-                owner: self.owner,
-                response: response.clone(),
-                history,
-            },
-        );
+        self.state.inference.responses().finish(KeptResponse {
+            id: self.id.clone(),
+            owner: self.owner,
+            response,
+            history,
+        });
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         // A client that left, or a failure: nothing is running under this id any more.
-        self.state.kept_responses().end(&self.id);
+        self.state.inference.responses().end(&self.id);
     }
 }
 

@@ -1,18 +1,12 @@
-//! The directory of the files of answers, and what may be in it.
+//! A directory of numbered files, and what may be in it.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::RememberedAnswer;
-use super::answer_file::{AnswerFile, AnswerFileError, MAX_FILE_BYTES};
-
-/// Most files.
-pub(super) const MAX_FILES: usize = 1024;
-/// Digits of a file's number, which tells its age, and of what tells its writer from others.
+/// Digits of a file's number, which tells its age, and of its mark, which tells it from others.
 const DIGITS: usize = 16;
 /// Ends the name of a file that is being written.
 const UNFINISHED: &str = ".new";
@@ -21,12 +15,32 @@ const DAMAGED: &str = ".damaged";
 /// How old a file must be to be what a crash left.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
+/// How much may be in a directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounds {
+    /// Most files.
+    pub(crate) files: usize,
+    /// Most bytes of all of them.
+    pub(crate) bytes: u64,
+    /// Most bytes of one.
+    pub(crate) file_bytes: usize,
+}
+
+/// What a file turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Sound, whether it is of use here or not.
+    Stays,
+    /// Not what it should be.
+    Damaged,
+}
+
 /// A directory for this user only. Its files are numbered in the order in which they were begun; the
-/// oldest are removed first. Several processes can write to it: their names differ.
-#[derive(Debug)]
-pub(super) struct AnswerFolder {
+/// oldest are removed first. Several processes can write to it: the marks of their files differ.
+#[derive(Clone, Debug)]
+pub(crate) struct Folder {
     path: PathBuf,
-    max_bytes: u64,
+    bounds: Bounds,
 }
 
 /// A file in it, or what is left of one.
@@ -36,12 +50,12 @@ struct Entry {
     bytes: u64,
 }
 
-impl AnswerFolder {
+impl Folder {
     /// Opens the directory; makes it if it is missing.
     ///
     /// # Errors
     /// It cannot be made, or is something else.
-    pub(super) fn open(path: &Path, max_bytes: u64) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, bounds: Bounds) -> io::Result<Self> {
         let mut builder = DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -63,60 +77,66 @@ impl AnswerFolder {
         }
         let folder = Self {
             path: path.to_owned(),
-            max_bytes,
+            bounds,
         };
         folder.remove_abandoned();
         Ok(folder)
     }
 
-    /// The answers of the model with this fingerprint, oldest first. Damaged files are moved aside;
-    /// those of other models and other versions stay.
+    /// Most bytes of a file that is written.
+    pub(crate) fn max_file_bytes(&self) -> usize {
+        let all = usize::try_from(self.bounds.bytes).unwrap_or(usize::MAX);
+        self.bounds.file_bytes.min(all)
+    }
+
+    /// Has the files looked at, oldest first: their marks and their bytes. Damaged ones are moved
+    /// aside.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub(super) fn read(&self, fingerprint: &[u8; 32]) -> io::Result<Vec<Arc<RememberedAnswer>>> {
-        let mut answers = Vec::new();
+    pub(crate) fn read(&self, mut look: impl FnMut(u64, &[u8]) -> Verdict) -> io::Result<()> {
         for entry in self.entries()? {
             if !is_whole(&entry.name) {
                 continue;
             }
-            match self.read_file(&entry.name) {
-                Ok(Ok(file)) if file.fingerprint == *fingerprint => answers.extend(file.answers),
-                Ok(Ok(_) | Err(AnswerFileError::Version(_))) => {}
-                Ok(Err(_)) => {
-                    let from = self.path.join(&entry.name);
-                    let to = self.path.join(format!("{}{DAMAGED}", entry.name));
-                    // On a read-only disk it stays where it is.
-                    let _ = fs::rename(from, to);
-                }
+            let verdict = match self.read_file(&entry.name) {
+                Ok(Some(bytes)) => look(mark(&entry.name), &bytes),
+                Ok(None) => Verdict::Damaged,
                 // Another process removed it, or the disk is at fault: not the file's damage.
-                Err(_) => {}
+                Err(_) => Verdict::Stays,
+            };
+            if verdict == Verdict::Damaged {
+                let from = self.path.join(&entry.name);
+                let to = self.path.join(format!("{}{DAMAGED}", entry.name));
+                // On a read-only disk it stays where it is.
+                let _ = fs::rename(from, to);
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
-    fn read_file(&self, name: &str) -> io::Result<Result<AnswerFile, AnswerFileError>> {
+    /// The bytes of a file; `None` if it is something else, or too long to be looked at.
+    fn read_file(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let path = self.path.join(name);
+        let most = self.bounds.file_bytes as u64;
+        let metadata = path.symlink_metadata()?;
         // No link is followed, and no pipe waited for.
-        if !path.symlink_metadata()?.is_file() {
-            return Ok(Err(AnswerFileError::Length));
+        if !metadata.is_file() || metadata.len() > most {
+            return Ok(None);
         }
         let mut bytes = Vec::new();
-        File::open(path)?
-            .take(MAX_FILE_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)?;
-        Ok(AnswerFile::from_bytes(&bytes))
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
     }
 
-    /// A name that sorts behind all others and that no other process uses.
+    /// A name with this mark that sorts behind all others.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub(super) fn next_name(&self) -> io::Result<String> {
+    pub(crate) fn next_name(&self, mark: u64) -> io::Result<String> {
         let last = self.entries()?.last().map(|entry| number(&entry.name));
         let next = last.map_or(0, |number| number.saturating_add(1));
-        Ok(format!("{next:016x}-{:016x}", crate::random_bits()))
+        Ok(format!("{next:016x}-{mark:016x}"))
     }
 
     /// Writes a file, whole or not at all, in the place of what has the name; then removes the oldest
@@ -124,9 +144,9 @@ impl AnswerFolder {
     ///
     /// # Errors
     /// It is not written. What was there before is.
-    pub(super) fn write(&self, name: &str, file: &AnswerFile) -> io::Result<()> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
-        let written = self.write_new(&unfinished, &file.to_bytes());
+        let written = self.write_new(&unfinished, bytes);
         let written = written.and_then(|()| fs::rename(&unfinished, self.path.join(name)));
         if let Err(error) = written {
             let _ = fs::remove_file(&unfinished);
@@ -159,7 +179,7 @@ impl AnswerFolder {
         let mut count = entries.len();
         let mut bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
         for entry in &entries {
-            if count <= MAX_FILES && bytes <= self.max_bytes {
+            if count <= self.bounds.files && bytes <= self.bounds.bytes {
                 break;
             }
             if entry.name == newest {
@@ -190,12 +210,25 @@ impl AnswerFolder {
         }
     }
 
-    /// Removes all files of answers.
+    /// Removes all files, also damaged ones. Returns how many there were.
     ///
     /// # Errors
     /// One cannot be removed.
-    pub(super) fn clear(&self) -> io::Result<usize> {
-        let entries = self.entries()?;
+    pub(crate) fn clear(&self) -> io::Result<usize> {
+        self.remove_those(|_| true)
+    }
+
+    /// Removes the files with a mark, for good. Returns how many there were.
+    ///
+    /// # Errors
+    /// One cannot be removed.
+    pub(crate) fn remove_marked(&self, mark: u64) -> io::Result<usize> {
+        self.remove_those(|other| other == mark)
+    }
+
+    fn remove_those(&self, is_so: impl Fn(u64) -> bool) -> io::Result<usize> {
+        let mut entries = self.entries()?;
+        entries.retain(|entry| is_so(mark(&entry.name)));
         for entry in &entries {
             remove(&self.path.join(&entry.name))?;
         }
@@ -233,7 +266,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name, if it is `NUMBER-WRITER`, perhaps with an ending of ours.
+/// The name, if it is `NUMBER-MARK`, perhaps with an ending of ours.
 fn own_name(name: &OsStr) -> Option<String> {
     let name = name.to_str()?;
     let stem = name.strip_suffix(UNFINISHED).unwrap_or(name);
@@ -249,12 +282,21 @@ fn is_whole(name: &str) -> bool {
                 .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     name.split_once('-')
-        .is_some_and(|(number, writer)| is_number(number) && is_number(writer))
+        .is_some_and(|(number, mark)| is_number(number) && is_number(mark))
 }
 
 /// The number at the start of a name.
 fn number(name: &str) -> u64 {
-    name.get(..DIGITS)
+    hexadecimal(name.get(..DIGITS))
+}
+
+/// The mark behind it.
+fn mark(name: &str) -> u64 {
+    hexadecimal(name.get(DIGITS + 1..2 * DIGITS + 1))
+}
+
+fn hexadecimal(digits: Option<&str>) -> u64 {
+    digits
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
         .unwrap_or(0)
 }
