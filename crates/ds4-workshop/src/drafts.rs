@@ -1,8 +1,9 @@
 //! What drafting gains: the same tokens with and without, in turn.
 //!
 //! Two engines on the same file decode the same workloads, some tokens the one, then some the other, so
-//! that what else the machine does meets both. The tokens of an edit and of noise are given, as if the model said them, so that they
-//! measure the machine and not the model; a greedy answer is the model's own.
+//! that what else the machine does meets both. The tokens of an edit and of noise are given, as if the
+//! model said them, so that they measure the machine and not the model; a greedy answer is the model's
+//! own.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -240,6 +241,7 @@ fn take_turns(
             return Err(WorkshopError::Cancelled);
         }
         decoded.prefill_steps = engine.steps() - steps;
+        decoded.digest = mix(0, session.logits());
     }
     let mut turn = usize::from(task.is_swapped);
     while decoded
