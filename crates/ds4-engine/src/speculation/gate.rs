@@ -8,7 +8,8 @@
 //! speculation really gained; what it really lost goes out, the search for drafts included. A step is
 //! drafted only if the account could bear its loss, and without credit nothing is searched for. So the
 //! whole cannot take more than 1.01 times the time without drafts and one step, whatever texts and
-//! machines do. What does not pay is tried again now and then, in several sizes, at half that cost, if
+//! machines do, as long as no row takes longer than a step of its own by more than a quarter: beyond that
+//! a step counts as disturbed by something else. What does not pay is tried again now and then, in several sizes, at half that cost, if
 //! it could pay: how often the text foresees itself is known without a trial.
 
 use super::drafter::DraftSource;
@@ -325,7 +326,7 @@ impl Gate {
         if token <= 0.0 {
             return;
         }
-        // No row costs more than a step of its own, so what takes longer was disturbed.
+        // No row costs much more than a step of its own, so what takes longer was disturbed.
         let longest = 1.25 * token * (sequences + drafted) as f64 + step.drafting_seconds;
         let seconds = step.seconds.min(longest);
         let cost = (seconds - step.drafting_seconds - step_seconds) / (drafted as f64 * token);
